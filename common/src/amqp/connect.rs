@@ -1,0 +1,223 @@
+//! Opening a connection, and keeping one open for ever.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use lapin::tcp::{AMQPUriTcpExt, OwnedIdentity, OwnedTLSConfig};
+use lapin::uri::AMQPUri;
+use lapin::{Connection, ConnectionProperties, Event};
+use thiserror::Error;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::backoff::{Backoff, jitter};
+use crate::config::{AmqpConfig, TlsConfig};
+use crate::telemetry::Component;
+
+const RECONNECT: Backoff = Backoff {
+    base: Duration::from_millis(200),
+    cap: Duration::from_secs(10),
+};
+
+/// A connection that lasted this long was sound: the next pause starts from the beginning.
+const SOUND_AFTER: Duration = Duration::from_secs(10);
+
+/// How long the broker may take to answer our goodbye.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why there is no connection.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    /// The address cannot be read. The text does not quote it, as it may hold a password.
+    #[error("the AMQP address is malformed: {0}")]
+    Url(String),
+    /// A certificate or key file cannot be read.
+    #[error("cannot read {path}")]
+    TlsFile {
+        /// Which one.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The broker did not answer in time.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    /// The broker or the network refused.
+    #[error(transparent)]
+    Broker(#[from] lapin::Error),
+}
+
+/// Whether an address can be read.
+///
+/// # Errors
+/// [`ConnectError::Url`] with the reason.
+pub fn check_url(url: &str) -> Result<(), ConnectError> {
+    parse(url).map(|_| ())
+}
+
+fn parse(url: &str) -> Result<AMQPUri, ConnectError> {
+    if !url.starts_with("amqp://") && !url.starts_with("amqps://") {
+        return Err(ConnectError::Url(
+            "it does not start with amqp:// or amqps://".into(),
+        ));
+    }
+    url.parse().map_err(ConnectError::Url)
+}
+
+pub(super) async fn connect(config: &AmqpConfig, name: &str) -> Result<Connection, ConnectError> {
+    let mut uri = parse(config.url.expose())?;
+    let heartbeat = u16::try_from(config.heartbeat.0.as_secs()).unwrap_or(u16::MAX);
+    uri.query.heartbeat.get_or_insert(heartbeat.max(1));
+    let tls = read_tls(&config.tls).await?;
+    let limit = config.connect_timeout.0;
+    // lapin connects on a thread of its own, which a timeout around the whole would leave behind
+    // until the operating system gives up; so the dial has its own.
+    let dial = async move |uri: AMQPUri, runtime| {
+        timeout(limit, uri.connect_with_config_async(tls.as_ref(), &runtime))
+            .await
+            .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+            .map_err(lapin::Error::from)
+    };
+    let runtime = lapin::runtime::default_runtime()?;
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let connecting = Connection::connector(uri, runtime, dial, properties);
+    match timeout(limit, connecting).await {
+        Ok(connection) => Ok(connection?),
+        Err(_) => Err(ConnectError::Timeout(limit)),
+    }
+}
+
+async fn read_tls(config: &TlsConfig) -> Result<OwnedTLSConfig, ConnectError> {
+    let cert_chain = match &config.ca_file {
+        Some(path) => Some(String::from_utf8_lossy(&read(path).await?).into_owned()),
+        None => None,
+    };
+    let identity = match (&config.cert_file, &config.key_file) {
+        (Some(cert), Some(key)) => Some(OwnedIdentity::PKCS8 {
+            pem: read(cert).await?,
+            key: read(key).await?,
+        }),
+        _ => None,
+    };
+    Ok(OwnedTLSConfig {
+        identity,
+        cert_chain,
+    })
+}
+
+async fn read(path: &Path) -> Result<Vec<u8>, ConnectError> {
+    tokio::fs::read(path)
+        .await
+        .map_err(|source| ConnectError::TlsFile {
+            path: path.display().to_string(),
+            source,
+        })
+}
+
+/// What a connection is used for.
+pub(super) trait Session: Send {
+    /// Declares what it needs, reports itself up, and works until it is told to stop (`Ok`) or the
+    /// connection breaks (`Err`).
+    fn serve(
+        &mut self,
+        connection: &Connection,
+        health: &Component,
+    ) -> impl Future<Output = Result<(), SessionError>> + Send;
+}
+
+/// Why a session ended although nobody asked it to.
+#[derive(Debug, Error)]
+pub(super) enum SessionError {
+    /// The broker said so, or the network.
+    #[error(transparent)]
+    Broker(#[from] lapin::Error),
+    /// The connection is gone, and nothing said why.
+    #[error("the connection was closed")]
+    Closed,
+    /// The broker cancelled a consumer, because its queue was deleted or an acknowledgement took
+    /// too long.
+    #[error("the broker ended the consumer of {0}")]
+    ConsumerEnded(String),
+    /// Declaring took too long.
+    #[error("the broker did not answer within {0:?}")]
+    Timeout(Duration),
+    /// A publisher found the channel unusable.
+    #[error("the channel no longer takes messages")]
+    ChannelBroken,
+}
+
+/// Gives a session one connection after the other until it stops by itself or is told to.
+pub(super) async fn supervise(
+    mut session: impl Session,
+    config: AmqpConfig,
+    name: String,
+    health: Component,
+    stop: CancellationToken,
+) {
+    let mut failures = 0;
+    loop {
+        let attempt = tokio::select! {
+            attempt = connect(&config, &name) => attempt,
+            () = stop.cancelled() => return,
+        };
+        match attempt {
+            Ok(connection) => {
+                info!(amqp.connection = name, "connected to RabbitMQ");
+                let since = Instant::now();
+                let end = session.serve(&connection, &health).await;
+                health.down();
+                close(&connection).await;
+                let Err(error) = end else { return };
+                if since.elapsed() >= SOUND_AFTER {
+                    failures = 0;
+                }
+                error!(amqp.connection = name, %error, "lost RabbitMQ, connecting again");
+            }
+            Err(error) => {
+                warn!(amqp.connection = name, %error, url = %config.url, "cannot reach RabbitMQ, trying again");
+            }
+        }
+        let pause = RECONNECT.pause(failures, jitter());
+        failures = failures.saturating_add(1);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+async fn close(connection: &Connection) {
+    if connection.status().connected() {
+        // The connection is dropped next; a broker that does not answer sees the socket close.
+        let goodbye = connection.close(200, "goodbye".into());
+        if timeout(CLOSE_TIMEOUT, goodbye).await.is_err() {
+            warn!("RabbitMQ did not answer the goodbye in time");
+        }
+    }
+}
+
+/// What an event says about the connection as a whole: an error means that it is gone.
+pub(super) fn fatal(event: Option<Event>) -> Result<Option<Event>, SessionError> {
+    match event {
+        None => Err(SessionError::Closed),
+        Some(Event::Error(error)) => Err(error.into()),
+        Some(event) => Ok(Some(event)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_checked_without_being_quoted() {
+        assert!(check_url("amqp://guest:guest@127.0.0.1:5672/%2f").is_ok());
+        assert!(check_url("amqps://broker.example").is_ok());
+        for wrong in ["http://u:hunter2@h", "hunter2", "amqp://h:port"] {
+            let error = check_url(wrong).unwrap_err().to_string();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+}

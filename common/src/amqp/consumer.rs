@@ -1,0 +1,255 @@
+//! Consuming: several queues over one supervised connection.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use lapin::options::{
+    BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Connection};
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+use super::connect::{Session, SessionError, fatal, supervise};
+use super::delivery::Delivery;
+use super::topology::{Topology, bind};
+use crate::config::AmqpConfig;
+use crate::telemetry::Component;
+
+/// As in the publisher: looks at the connection in case no event reports its end.
+const LIVENESS_CHECK: Duration = Duration::from_secs(1);
+
+/// Which queue to consume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A durable queue of the topology.
+    Queue(String),
+    /// A queue of our own that exists as long as the connection does. The name is fresh each time:
+    /// the broker may still hold the last one when we are back.
+    Own {
+        /// The name without its unique end.
+        stem: String,
+        /// The exchange it listens to.
+        exchange: String,
+        /// The keys it listens to: a few patterns, never one per user or room.
+        patterns: Vec<String>,
+        /// Beyond this the broker drops the oldest messages: we are too slow to be of use.
+        max_bytes: u32,
+    },
+}
+
+/// One queue, how much of it we hold at once, and where its messages go.
+#[derive(Debug)]
+pub struct Subscription {
+    /// Which queue.
+    pub source: Source,
+    /// How many messages may be with us unsettled (1 to 2,000 on quorum queues).
+    pub prefetch: u16,
+    /// Where they go. Its bound holds the broker back, too.
+    pub deliveries: mpsc::Sender<Delivery>,
+}
+
+/// Owns the connection that consumes.
+#[derive(Debug)]
+pub struct Consumer {
+    stop_intake: CancellationToken,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Consumer {
+    /// Starts to consume, and starts anew whenever the broker was away; returns at once. The
+    /// subscriptions are made in their order, so that a later one can rely on an earlier.
+    #[must_use]
+    pub fn start(
+        config: &AmqpConfig,
+        name: &str,
+        topology: Topology,
+        subscriptions: Vec<Subscription>,
+        health: Component,
+    ) -> Self {
+        let stop_intake = CancellationToken::new();
+        let stop = CancellationToken::new();
+        let session = ConsumeSession {
+            topology,
+            subscriptions,
+            stop_intake: stop_intake.clone(),
+            stop: stop.clone(),
+            limit: config.connect_timeout.0,
+        };
+        let name = format!("{name} consumer");
+        let supervised = supervise(session, config.clone(), name, health, stop.clone());
+        Self {
+            stop_intake,
+            stop,
+            task: tokio::spawn(supervised),
+        }
+    }
+
+    /// Takes no more messages. What is with us can still be settled.
+    pub fn stop_intake(&self) {
+        self.stop_intake.cancel();
+    }
+
+    /// Closes the connection and waits for it; what is not settled goes back to its queue.
+    pub async fn close(self) {
+        self.stop_intake.cancel();
+        self.stop.cancel();
+        if let Err(error) = self.task.await {
+            warn!(%error, "the consumer's task ended badly");
+        }
+    }
+}
+
+struct ConsumeSession {
+    topology: Topology,
+    subscriptions: Vec<Subscription>,
+    stop_intake: CancellationToken,
+    stop: CancellationToken,
+    limit: Duration,
+}
+
+impl ConsumeSession {
+    async fn subscribe_all(
+        &self,
+        connection: &Connection,
+        pumps: &mut JoinSet<SessionError>,
+    ) -> Result<Vec<(Channel, Uuid)>, SessionError> {
+        let subscribing = async {
+            let channel = connection.create_channel().await?;
+            self.topology.declare(&channel).await?;
+            let mut consumers = Vec::new();
+            for subscription in &self.subscriptions {
+                let channel = connection.create_channel().await?;
+                let tag = Uuid::now_v7();
+                let (queue, consumer) = subscribe(&channel, subscription, tag).await?;
+                pumps.spawn(pump(queue, consumer, subscription.deliveries.clone()));
+                consumers.push((channel, tag));
+            }
+            Ok(consumers)
+        };
+        timeout(self.limit, subscribing)
+            .await
+            .unwrap_or(Err(SessionError::Timeout(self.limit)))
+    }
+}
+
+impl Session for ConsumeSession {
+    async fn serve(
+        &mut self,
+        connection: &Connection,
+        health: &Component,
+    ) -> Result<(), SessionError> {
+        let mut events = Box::pin(connection.events_listener());
+        // Dropped with the session, which aborts every pump.
+        let mut pumps = JoinSet::new();
+        let consumers = self.subscribe_all(connection, &mut pumps).await?;
+        health.up();
+        let mut liveness = interval(LIVENESS_CHECK);
+        let mut taking = true;
+        loop {
+            tokio::select! {
+                event = events.next() => {
+                    fatal(event)?;
+                }
+                Some(ended) = pumps.join_next(), if taking => {
+                    return Err(ended.unwrap_or(SessionError::Closed));
+                }
+                _ = liveness.tick() => {
+                    if !connection.status().connected() {
+                        return Err(SessionError::Closed);
+                    }
+                }
+                () = self.stop_intake.cancelled(), if taking => {
+                    taking = false;
+                    health.down();
+                    cancel_all(&consumers).await;
+                    pumps.abort_all();
+                }
+                () = self.stop.cancelled() => return Ok(()),
+            }
+        }
+    }
+}
+
+async fn subscribe(
+    channel: &Channel,
+    subscription: &Subscription,
+    tag: Uuid,
+) -> Result<(String, lapin::Consumer), SessionError> {
+    // Per consumer, not global: quorum queues have no global prefetch.
+    channel
+        .basic_qos(subscription.prefetch, BasicQosOptions::default())
+        .await?;
+    let queue = match &subscription.source {
+        Source::Queue(name) => name.clone(),
+        Source::Own {
+            stem,
+            exchange,
+            patterns,
+            max_bytes,
+        } => {
+            let name = format!("{stem}{}", Uuid::now_v7());
+            let options = QueueDeclareOptions {
+                exclusive: true,
+                auto_delete: true,
+                ..QueueDeclareOptions::default()
+            };
+            let mut arguments = FieldTable::default();
+            arguments.insert(
+                "x-overflow".into(),
+                AMQPValue::LongString("drop-head".into()),
+            );
+            let limit = AMQPValue::LongLongInt(i64::from(*max_bytes));
+            arguments.insert("x-max-length-bytes".into(), limit);
+            channel
+                .queue_declare(name.as_str().into(), options, arguments)
+                .await?;
+            for pattern in patterns {
+                bind(channel, &name, exchange, pattern).await?;
+            }
+            name
+        }
+    };
+    let (tag, options) = (tag.to_string(), BasicConsumeOptions::default());
+    let arguments = FieldTable::default();
+    let consumer = channel
+        .basic_consume(queue.as_str().into(), tag.into(), options, arguments)
+        .await?;
+    debug!(queue, prefetch = subscription.prefetch, "consuming");
+    Ok((queue, consumer))
+}
+
+async fn pump(
+    queue: String,
+    mut consumer: lapin::Consumer,
+    deliveries: mpsc::Sender<Delivery>,
+) -> SessionError {
+    while let Some(delivery) = consumer.next().await {
+        match delivery {
+            Ok(delivery) => {
+                if deliveries.send(Delivery::from(delivery)).await.is_err() {
+                    break;
+                }
+            }
+            Err(error) => return error.into(),
+        }
+    }
+    SessionError::ConsumerEnded(queue)
+}
+
+async fn cancel_all(consumers: &[(Channel, Uuid)]) {
+    for (channel, tag) in consumers {
+        let cancel = channel.basic_cancel(tag.to_string().into(), BasicCancelOptions::default());
+        match timeout(Duration::from_secs(5), cancel).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%error, "the consumer could not be cancelled"),
+            Err(_) => debug!("the broker did not confirm the end of the consumer in time"),
+        }
+    }
+}

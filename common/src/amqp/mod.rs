@@ -1,0 +1,21 @@
+//! RabbitMQ: the only place that names lapin.
+//!
+//! A process holds two connections: one publishes, one consumes, because a broker that runs out
+//! of memory or disk blocks publishing connections whole, and acknowledgements with them
+//! ([RabbitMQ: alarms](https://www.rabbitmq.com/docs/alarms)). Each connection is owned by one
+//! supervising task: it connects, declares, reports to [`Health`](crate::telemetry::Health), and
+//! when anything goes wrong drops the connection whole and builds a new one, for as long as it
+//! takes. lapin's own recovery is off: it gives up after some attempts, and a channel error leaves
+//! its streams pending for ever.
+
+mod connect;
+mod consumer;
+mod delivery;
+mod publisher;
+mod topology;
+
+pub use connect::{ConnectError, check_url};
+pub use consumer::{Consumer, Source, Subscription};
+pub use delivery::{Delivery, Properties, Receipt, SettleError};
+pub use publisher::{Message, PublishError, Publisher, PublisherTask, Route};
+pub use topology::{Binding, Exchange, ExchangeKind, Names, Queue, QueueKind, Topology};

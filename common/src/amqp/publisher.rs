@@ -1,0 +1,389 @@
+//! Publishing: a message counts as sent when the broker has confirmed that it is kept.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, Event};
+use thiserror::Error;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{interval, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::connect::{Session, SessionError, fatal, supervise};
+use super::topology::Topology;
+use crate::config::AmqpConfig;
+use crate::telemetry::Component;
+use crate::wire::MAX_KEY_BYTES;
+
+/// How many messages may wait for a confirm at once; more wait for their turn.
+const MAX_IN_FLIGHT: usize = 1024;
+
+/// lapin reports a lost connection by an event; this looks for itself, in case it does not.
+const LIVENESS_CHECK: Duration = Duration::from_secs(1);
+
+/// Where a message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route<'a> {
+    /// The exchange.
+    pub exchange: &'a str,
+    /// The routing key.
+    pub key: &'a str,
+    /// Whether it is an error when no queue takes the message.
+    pub mandatory: bool,
+}
+
+/// A message to publish; the body is JSON.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Message {
+    /// The body.
+    pub body: Vec<u8>,
+    /// `message-id`.
+    pub id: Option<String>,
+    /// `type`.
+    pub kind: Option<String>,
+    /// Headers.
+    pub headers: BTreeMap<String, String>,
+    /// Whether it must survive a restart of the broker.
+    pub persistent: bool,
+}
+
+/// Why a message was not sent.
+#[derive(Debug, Error)]
+pub enum PublishError {
+    /// No queue is bound for this key.
+    #[error(
+        "no queue takes messages for `{key}` at exchange `{exchange}` (the broker says: {reason})"
+    )]
+    Unroutable {
+        /// The exchange.
+        exchange: String,
+        /// The routing key.
+        key: String,
+        /// The broker's words.
+        reason: String,
+    },
+    /// The broker took it and could not keep it, or the queue is full.
+    #[error("the broker refused the message for `{key}` at exchange `{exchange}`")]
+    Refused {
+        /// The exchange.
+        exchange: String,
+        /// The routing key.
+        key: String,
+    },
+    /// Too large for the broker.
+    #[error("the message has {bytes} bytes, amqp.max_message_size allows {limit}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The routing key is too long for AMQP.
+    #[error("the routing key has {0} bytes, AMQP allows {MAX_KEY_BYTES}")]
+    KeyTooLong(usize),
+    /// No confirm in time: the broker is away, blocks us or is overloaded. The message may or may
+    /// not have arrived.
+    #[error("no confirm within {after:?}{}", .last.as_ref().map(|error| format!(" (last: {error})")).unwrap_or_default())]
+    Timeout {
+        /// How long we waited.
+        after: Duration,
+        /// What went wrong meanwhile.
+        last: Option<lapin::Error>,
+    },
+    /// The publisher was closed.
+    #[error("the publisher is closed")]
+    Closed,
+}
+
+/// The state of the connection, as publishers see it.
+#[derive(Debug, Clone)]
+enum Link {
+    Down,
+    /// The broker is out of memory or disk. lapin would queue what we write without a bound.
+    Blocked,
+    Up {
+        channel: Channel,
+        /// Counts connections, so that a failed publish can wait for the next one.
+        generation: u64,
+    },
+}
+
+/// Publishes with confirms over one supervised connection. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Publisher {
+    link: watch::Receiver<Link>,
+    in_flight: Arc<Semaphore>,
+    broken: Arc<Notify>,
+    timeout: Duration,
+    max_bytes: usize,
+}
+
+/// Owns the publisher's connection.
+#[derive(Debug)]
+pub struct PublisherTask {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl PublisherTask {
+    /// Closes the connection and waits for it.
+    pub async fn close(self) {
+        self.stop.cancel();
+        if let Err(error) = self.task.await {
+            warn!(%error, "the publisher's task ended badly");
+        }
+    }
+}
+
+impl Publisher {
+    /// Starts to connect, and keeps connecting; returns at once.
+    #[must_use]
+    pub fn start(
+        config: &AmqpConfig,
+        name: &str,
+        topology: Topology,
+        health: Component,
+    ) -> (Self, PublisherTask) {
+        let (sender, link) = watch::channel(Link::Down);
+        let broken = Arc::new(Notify::new());
+        let stop = CancellationToken::new();
+        let session = PublishSession {
+            topology,
+            link: sender,
+            generation: 0,
+            broken: Arc::clone(&broken),
+            stop: stop.clone(),
+            limit: config.connect_timeout.0,
+        };
+        let supervised = supervise(
+            session,
+            config.clone(),
+            format!("{name} publisher"),
+            health,
+            stop.clone(),
+        );
+        let publisher = Self {
+            link,
+            in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
+            broken,
+            timeout: config.publish_timeout.0,
+            max_bytes: config.max_message_size.bytes(),
+        };
+        let task = tokio::spawn(supervised);
+        (publisher, PublisherTask { stop, task })
+    }
+
+    /// Sends a message and waits until the broker has confirmed it, through lost connections, for
+    /// up to `amqp.publish_timeout`. A message whose confirm was lost is sent again, so it may
+    /// arrive twice.
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    pub async fn publish(&self, route: Route<'_>, message: &Message) -> Result<(), PublishError> {
+        if message.body.len() > self.max_bytes {
+            return Err(PublishError::TooLarge {
+                bytes: message.body.len(),
+                limit: self.max_bytes,
+            });
+        }
+        if route.key.len() > MAX_KEY_BYTES {
+            return Err(PublishError::KeyTooLong(route.key.len()));
+        }
+        let deadline = tokio::time::Instant::now() + self.timeout;
+        let mut last = None;
+        let confirmed = self.until_confirmed(route, message, &mut last);
+        match timeout_at(deadline, confirmed).await {
+            Ok(result) => result,
+            Err(_) => Err(PublishError::Timeout {
+                after: self.timeout,
+                last,
+            }),
+        }
+    }
+
+    async fn until_confirmed(
+        &self,
+        route: Route<'_>,
+        message: &Message,
+        last: &mut Option<lapin::Error>,
+    ) -> Result<(), PublishError> {
+        let closed = |_| PublishError::Closed;
+        let _permit = self
+            .in_flight
+            .acquire()
+            .await
+            .map_err(|_| PublishError::Closed)?;
+        let mut link = self.link.clone();
+        let mut tried = 0;
+        loop {
+            let (channel, generation) = {
+                let up = link
+                    .wait_for(
+                        |link| matches!(link, Link::Up { generation, .. } if *generation > tried),
+                    )
+                    .await
+                    .map_err(closed)?;
+                match &*up {
+                    Link::Up {
+                        channel,
+                        generation,
+                    } => (channel.clone(), *generation),
+                    Link::Down | Link::Blocked => continue,
+                }
+            };
+            match send(&channel, route, message).await {
+                Ok(confirmation) => return verdict(route, confirmation),
+                Err(error) => {
+                    *last = Some(error);
+                    tried = generation;
+                    self.broken.notify_one();
+                }
+            }
+        }
+    }
+}
+
+async fn send(
+    channel: &Channel,
+    route: Route<'_>,
+    message: &Message,
+) -> lapin::Result<Confirmation> {
+    let options = BasicPublishOptions {
+        mandatory: route.mandatory,
+        immediate: false,
+    };
+    let mut properties = BasicProperties::default()
+        .with_content_type("application/json".into())
+        .with_delivery_mode(if message.persistent { 2 } else { 1 });
+    if let Some(id) = &message.id {
+        properties = properties.with_message_id(id.as_str().into());
+    }
+    if let Some(kind) = &message.kind {
+        properties = properties.with_type(kind.as_str().into());
+    }
+    if !message.headers.is_empty() {
+        let mut headers = FieldTable::default();
+        for (name, value) in &message.headers {
+            headers.insert(
+                name.as_str().into(),
+                AMQPValue::LongString(value.as_str().into()),
+            );
+        }
+        properties = properties.with_headers(headers);
+    }
+    let (exchange, key) = (route.exchange.into(), route.key.into());
+    let confirm = channel
+        .basic_publish(exchange, key, options, &message.body, properties)
+        .await?;
+    confirm.await
+}
+
+/// An unroutable mandatory message is confirmed all the same; only the returned message tells.
+fn verdict(route: Route<'_>, confirmation: Confirmation) -> Result<(), PublishError> {
+    let (exchange, key) = (route.exchange.to_owned(), route.key.to_owned());
+    match confirmation {
+        Confirmation::Ack(None) => Ok(()),
+        Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => {
+            Err(PublishError::Unroutable {
+                exchange,
+                key,
+                reason: returned.reply_text.to_string(),
+            })
+        }
+        Confirmation::Nack(None) | Confirmation::NotRequested => {
+            Err(PublishError::Refused { exchange, key })
+        }
+    }
+}
+
+struct PublishSession {
+    topology: Topology,
+    link: watch::Sender<Link>,
+    generation: u64,
+    broken: Arc<Notify>,
+    stop: CancellationToken,
+    limit: Duration,
+}
+
+impl PublishSession {
+    async fn open(&self, connection: &Connection) -> Result<Channel, SessionError> {
+        let opening = async {
+            let channel = connection.create_channel().await?;
+            self.topology.declare(&channel).await?;
+            channel
+                .confirm_select(ConfirmSelectOptions::default())
+                .await?;
+            Ok(channel)
+        };
+        timeout(self.limit, opening)
+            .await
+            .unwrap_or(Err(SessionError::Timeout(self.limit)))
+    }
+
+    async fn watch_over(
+        &mut self,
+        connection: &Connection,
+        health: &Component,
+    ) -> Result<(), SessionError> {
+        let mut events = Box::pin(connection.events_listener());
+        let channel = self.open(connection).await?;
+        self.generation += 1;
+        let up = Link::Up {
+            channel: channel.clone(),
+            generation: self.generation,
+        };
+        self.link.send_replace(up.clone());
+        health.up();
+        let mut liveness = interval(LIVENESS_CHECK);
+        loop {
+            tokio::select! {
+                event = events.next() => match fatal(event)? {
+                    Some(Event::ConnectionBlocked(reason)) => {
+                        warn!(reason, "RabbitMQ takes no messages for now");
+                        health.down();
+                        self.link.send_replace(Link::Blocked);
+                    }
+                    Some(Event::ConnectionUnblocked) => {
+                        info!("RabbitMQ takes messages again");
+                        health.up();
+                        self.link.send_replace(up.clone());
+                    }
+                    _ => {}
+                },
+                _ = liveness.tick() => {
+                    if !connection.status().connected() {
+                        return Err(SessionError::Closed);
+                    }
+                    if !channel.status().connected() {
+                        return Err(SessionError::ChannelBroken);
+                    }
+                }
+                () = self.broken.notified() => {
+                    // A message that fails on a sound channel is no reason to drop it.
+                    if !channel.status().connected() || !connection.status().connected() {
+                        return Err(SessionError::ChannelBroken);
+                    }
+                }
+                () = self.stop.cancelled() => return Ok(()),
+            }
+        }
+    }
+}
+
+impl Session for PublishSession {
+    async fn serve(
+        &mut self,
+        connection: &Connection,
+        health: &Component,
+    ) -> Result<(), SessionError> {
+        let end = self.watch_over(connection, health).await;
+        self.link.send_replace(Link::Down);
+        end
+    }
+}

@@ -1,0 +1,155 @@
+//! Putting a job into its queue, as every producer of ours does it.
+
+use jiff::Timestamp;
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::amqp::{Message, Names, PublishError, Publisher, Route};
+use crate::wire::{
+    Audience, Event, EventClass, EventError, EventKey, Job, JobError, KeyError, Status,
+    TASK_STATUS_CHANGED, TaskStatus, next_rev,
+};
+
+/// Why a job is not in its queue.
+#[derive(Debug, Error)]
+pub enum EnqueueError {
+    /// The job itself is wrong.
+    #[error(transparent)]
+    Job(#[from] JobError),
+    /// It cannot be written as JSON.
+    #[error("the job cannot be written as JSON")]
+    Json(#[from] serde_json::Error),
+    /// No worker has ever declared the queue.
+    #[error(
+        "there is no queue `{queue}`: no worker that serves it has run on this broker yet \
+         (a worker serves the queues in its configuration, `[queues.{queue}]`)"
+    )]
+    NoSuchQueue {
+        /// The queue's short name.
+        queue: String,
+    },
+    /// The broker did not take it.
+    #[error(transparent)]
+    Publish(PublishError),
+}
+
+/// Puts a job into a queue; when this returns, the broker keeps it. Its owner is told `queued`.
+///
+/// # Errors
+/// [`EnqueueError`]. After [`PublishError::Timeout`] the job may be in the queue all the same.
+pub async fn enqueue(
+    publisher: &Publisher,
+    names: &Names,
+    queue: &str,
+    job: &Job,
+    now: Timestamp,
+) -> Result<(), EnqueueError> {
+    job.check()?;
+    let message = Message {
+        body: serde_json::to_vec(job)?,
+        id: Some(job.id.clone()),
+        kind: Some(job.kind.clone()),
+        persistent: true,
+        ..Message::default()
+    };
+    let exchange = names.jobs();
+    let route = Route {
+        exchange: &exchange,
+        key: queue,
+        mandatory: true,
+    };
+    match publisher.publish(route, &message).await {
+        Ok(()) => {}
+        Err(PublishError::Unroutable { .. }) => {
+            let queue = queue.to_owned();
+            return Err(EnqueueError::NoSuchQueue { queue });
+        }
+        Err(error) => return Err(EnqueueError::Publish(error)),
+    }
+    let status = queued(job, now);
+    if let Err(error) = publish_status(publisher, names, &status, job.room_id.as_deref()).await {
+        // The job is safe; its owner hears of it when a worker starts it.
+        tracing::debug!(%error, task_id = job.id, "could not announce the job");
+    }
+    Ok(())
+}
+
+fn queued(job: &Job, now: Timestamp) -> TaskStatus {
+    TaskStatus {
+        task_id: job.id.clone(),
+        kind: job.kind.clone(),
+        title: job.title.clone(),
+        user_id: job.user_id.clone(),
+        status: Status::Queued,
+        attempt: 0,
+        max_attempts: 1,
+        rev: next_rev(0, now),
+        progress: None,
+        error: None,
+        result: None,
+        timestamp: now,
+    }
+}
+
+/// Why a status could not be published.
+#[derive(Debug, Error)]
+pub enum StatusError {
+    /// The owner's id does not fit into a routing key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The status cannot be written as JSON.
+    #[error(transparent)]
+    Event(#[from] EventError),
+    /// The broker did not take it.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+}
+
+/// Publishes a task's status to its owner, and to its room if it has one. Final statuses are
+/// `stored`, so that they wait for their reader; the others are `live`.
+///
+/// # Errors
+/// [`StatusError`].
+pub async fn publish_status(
+    publisher: &Publisher,
+    names: &Names,
+    status: &TaskStatus,
+    room: Option<&str>,
+) -> Result<(), StatusError> {
+    let stored = status.status.is_final();
+    let event = Event::new(
+        TASK_STATUS_CHANGED,
+        Uuid::now_v7(),
+        status.timestamp,
+        status,
+    )?;
+    let message = Message {
+        body: event.to_bytes()?,
+        id: Some(event.id.to_string()),
+        kind: Some(event.kind.clone()),
+        persistent: stored,
+        ..Message::default()
+    };
+    let exchange = names.events();
+    let owner = Audience::User(status.user_id.clone());
+    let room = room.map(|room| Audience::Room(room.to_owned()));
+    for audience in std::iter::once(owner).chain(room) {
+        let key = EventKey {
+            class: if stored {
+                EventClass::Stored
+            } else {
+                EventClass::Live
+            },
+            audience,
+            topic: format!("{TASK_STATUS_CHANGED}.{}", status.status.as_str()),
+        };
+        // Nobody may be listening to what is live; what is stored must land in the inbox.
+        let route = Route {
+            exchange: &exchange,
+            key: &key.encode()?,
+            mandatory: stored,
+        };
+        publisher.publish(route, &message).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,19 @@
+//! What the worker and the notifier share.
+//!
+//! - [`wire`]: jobs, events, routing keys. Pure.
+//! - [`amqp`]: RabbitMQ. Topology, one publisher, one consumer; both survive the broker.
+//! - [`config`]: defaults < file < environment < flags.
+//! - [`enqueue`]: a job into its queue, a status to its owner.
+//! - [`telemetry`]: logs, metrics, readiness. [`http`]: the pages that show them.
+//! - [`cli`], [`shutdown`], [`backoff`], [`tls`]: small things with one answer for both services.
+
+pub mod amqp;
+pub mod backoff;
+pub mod cli;
+pub mod config;
+pub mod enqueue;
+pub mod http;
+pub mod shutdown;
+pub mod telemetry;
+pub mod tls;
+pub mod wire;

@@ -1,0 +1,94 @@
+//! Readiness: a service is ready while each of its components is.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Map, Value};
+
+/// The components of a service, and whether each is up.
+#[derive(Debug, Clone, Default)]
+pub struct Health {
+    components: Arc<Mutex<Vec<(String, Component)>>>,
+}
+
+/// One part of a service that can be up or down, such as the connection that consumes.
+#[derive(Debug, Clone, Default)]
+pub struct Component(Arc<AtomicBool>);
+
+impl Component {
+    /// It works.
+    pub fn up(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// It does not.
+    pub fn down(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether it works.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Health {
+    /// No components: ready.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a component, which is down until it says otherwise.
+    #[must_use]
+    pub fn component(&self, name: &str) -> Component {
+        let component = Component::default();
+        self.components
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((name.to_owned(), component.clone()));
+        component
+    }
+
+    /// Whether every component is up, and which is: `{"ready": false, "components": {...}}`.
+    #[must_use]
+    pub fn report(&self) -> (bool, Value) {
+        let components = self
+            .components
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let ready = components.iter().all(|(_, component)| component.is_up());
+        let states: Map<_, _> = components
+            .iter()
+            .map(|(name, component)| {
+                let state = if component.is_up() { "up" } else { "down" };
+                (name.clone(), Value::from(state))
+            })
+            .collect();
+        (
+            ready,
+            serde_json::json!({ "ready": ready, "components": states }),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_component_down_means_not_ready_and_is_named() {
+        let health = Health::new();
+        assert!(health.report().0);
+        let (publisher, consumer) = (health.component("publisher"), health.component("consumer"));
+        publisher.up();
+        let (ready, report) = health.report();
+        assert!(!ready);
+        assert_eq!(report["components"]["consumer"], "down");
+        consumer.up();
+        assert!(health.report().0);
+        publisher.down();
+        assert!(!health.report().0);
+    }
+}

@@ -1,0 +1,55 @@
+//! Logs on standard error.
+
+use std::io::IsTerminal as _;
+
+use thiserror::Error;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{LogConfig, LogFormat};
+
+/// Why logging could not start.
+#[derive(Debug, Error)]
+pub enum LogError {
+    /// `log.level` is no level and no list of directives.
+    #[error("log.level {level:?} is not understood: write `info`, or `info,bellhop_worker=debug`")]
+    Level {
+        /// What it is.
+        level: String,
+        /// Why.
+        #[source]
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// Something else in the process logs already.
+    #[error("logging is set up already")]
+    Twice(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Starts to log: text on a terminal, one JSON object a line otherwise, unless the configuration
+/// says which.
+///
+/// # Errors
+/// [`LogError`].
+pub fn init_logs(config: &LogConfig) -> Result<(), LogError> {
+    // What lapin reports is reported here with its meaning; its own lines quote message bodies.
+    // A directive of the configuration for the same target comes later and wins.
+    let directives = format!("lapin=off,{}", config.level);
+    let filter = EnvFilter::try_new(directives).map_err(|source| LogError::Level {
+        level: config.level.clone(),
+        source,
+    })?;
+    let terminal = std::io::stderr().is_terminal();
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let json = match config.format {
+        LogFormat::Auto => !terminal,
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+    };
+    let started = if json {
+        builder.json().flatten_event(true).try_init()
+    } else {
+        builder.with_ansi(terminal).try_init()
+    };
+    started.map_err(LogError::Twice)
+}

@@ -1,0 +1,9 @@
+//! What a service says about itself: logs, metrics, and whether it is ready.
+
+mod health;
+mod logs;
+mod metrics;
+
+pub use self::health::{Component, Health};
+pub use self::logs::{LogError, init_logs};
+pub use self::metrics::{Metrics, MetricsError};

@@ -1,0 +1,205 @@
+//! From the alert queue to the channel: nothing is lost while Mattermost is away, because a message
+//! stays in the queue until its post is in.
+
+use std::sync::Arc;
+
+use bellhop_common::amqp::{Delivery, Message, PublishError, Route};
+use bellhop_common::backoff::jitter;
+use bellhop_common::wire::{Event, TaskStatus};
+use metrics::counter;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::mattermost::Outage;
+use super::{FailedTask, Mattermost, Post, PostError, retry_pause};
+use crate::gateway::Gateway;
+
+/// Failed tasks, by their owner's event: one alert each, also for a task that has a room.
+pub(crate) const PATTERN: &str = "stored.user.*.task.status_changed.failed";
+
+/// Mattermost answers 500 also to a post whose content it cannot take. After so many in a row the
+/// message goes to the end of the queue, so that it holds no other up.
+const STEP_ASIDE_AFTER: u32 = 5;
+
+/// Posts every alert until `stop`; what is not posted by then stays in the queue.
+pub(crate) async fn dispatch(
+    gateway: Arc<Gateway>,
+    client: Mattermost,
+    mut deliveries: mpsc::Receiver<Delivery>,
+    stop: CancellationToken,
+) {
+    let working = async {
+        while let Some(delivery) = deliveries.recv().await {
+            post_one(&gateway, &client, delivery).await;
+        }
+    };
+    tokio::select! {
+        () = working => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+async fn post_one(gateway: &Gateway, client: &Mattermost, delivery: Delivery) {
+    let status = match read(&delivery.body) {
+        Ok(status) => status,
+        Err(reason) => return bury(gateway, delivery, "unreadable", &reason).await,
+    };
+    let post = compose(gateway, &status);
+    let mut failures = 0;
+    loop {
+        let error = match client.post(&post).await {
+            Ok(()) => {
+                counter!("bellhop_notifier_alerts_total", "outcome" => "posted").increment(1);
+                info!(
+                    task_id = status.task_id,
+                    "a failure was posted to Mattermost"
+                );
+                return settle(delivery).await;
+            }
+            Err(PostError::Refused { status, reason }) => {
+                let reason = format!("Mattermost answered {status}: {reason}");
+                return bury(gateway, delivery, "alert_refused", &reason).await;
+            }
+            Err(error) => error,
+        };
+        failures += 1;
+        let pause = retry_pause(&error, failures, jitter());
+        counter!("bellhop_notifier_alerts_total", "outcome" => "delayed").increment(1);
+        // The cause is where the outage is told from the rate limit.
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        warn!(%error, cause, ?pause, "an alert waits in its queue");
+        tokio::time::sleep(pause).await;
+        if failures >= STEP_ASIDE_AFTER && is_internal_error(&error) {
+            match step_aside(gateway, &delivery).await {
+                Ok(()) => return settle(delivery).await,
+                Err(error) => warn!(%error, "the alert could not step aside"),
+            }
+        }
+    }
+}
+
+fn read(body: &[u8]) -> Result<TaskStatus, String> {
+    let event = Event::parse(body).map_err(|error| error.to_string())?;
+    serde_json::from_str(event.data.get())
+        .map_err(|error| format!("the event's data is not a task's status: {error}"))
+}
+
+fn compose(gateway: &Gateway, status: &TaskStatus) -> Post {
+    let config = &gateway.config.mattermost;
+    let link = config
+        .task_url
+        .as_ref()
+        .map(|url| url.replace("{task_id}", &percent_encode(&status.task_id)));
+    let (code, message) = status
+        .error
+        .as_ref()
+        .map_or(("", ""), |error| (&error.code, &error.message));
+    let time = status
+        .timestamp
+        .strftime("%Y-%m-%d %H:%M:%S UTC")
+        .to_string();
+    let task = FailedTask {
+        kind: &status.kind,
+        title: status.title.as_deref(),
+        task_id: &status.task_id,
+        owner: &status.user_id,
+        error_code: code,
+        error_message: message,
+        attempt: status.attempt,
+        max_attempts: status.max_attempts,
+        time: &time,
+        link: link.as_deref(),
+    };
+    Post::failed(&task, config.channel.as_deref(), None)
+}
+
+/// A task's id may be any text; in an address only RFC 3986's unreserved characters are safe.
+fn percent_encode(text: &str) -> String {
+    let encode = |byte: u8| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            char::from(byte).to_string()
+        } else {
+            format!("%{byte:02X}")
+        }
+    };
+    text.bytes().map(encode).collect()
+}
+
+fn is_internal_error(error: &PostError) -> bool {
+    matches!(
+        error,
+        PostError::Unavailable {
+            outage: Outage::Answer { status: 500, .. },
+            ..
+        }
+    )
+}
+
+/// Puts a copy at the end of the queue.
+async fn step_aside(gateway: &Gateway, delivery: &Delivery) -> Result<(), PublishError> {
+    let queue = gateway.names.alerts();
+    // The default exchange routes by the queue's name; the event's own key is not needed again.
+    let route = Route {
+        exchange: "",
+        key: &queue,
+        mandatory: true,
+    };
+    gateway.publisher.publish(route, &copy(delivery)).await
+}
+
+/// Puts the message into the dead letters with the reason.
+async fn bury(gateway: &Gateway, delivery: Delivery, code: &str, reason: &str) {
+    counter!("bellhop_notifier_alerts_total", "outcome" => "refused").increment(1);
+    error!(reason, "an alert goes to the dead letters");
+    let mut message = copy(&delivery);
+    for (name, value) in [("x-bellhop-reason", code), ("x-bellhop-error", reason)] {
+        message.headers.insert(name.to_owned(), value.to_owned());
+    }
+    let exchange = gateway.names.dead();
+    let route = Route {
+        exchange: &exchange,
+        key: "alerts",
+        mandatory: true,
+    };
+    match gateway.publisher.publish(route, &message).await {
+        Ok(()) => settle(delivery).await,
+        Err(error) => {
+            warn!(%error, "the dead letter is not with the broker; the alert returns");
+            if let Err(error) = delivery.receipt.requeue().await {
+                debug!(%error, "the alert returns when the broker is back");
+            }
+        }
+    }
+}
+
+fn copy(delivery: &Delivery) -> Message {
+    Message {
+        body: delivery.body.clone(),
+        id: delivery.properties.message_id.clone(),
+        kind: delivery.properties.kind.clone(),
+        headers: delivery.properties.headers.clone(),
+        persistent: true,
+    }
+}
+
+async fn settle(delivery: Delivery) {
+    if let Err(error) = delivery.receipt.ack().await {
+        // A second post of the same failure is better than none.
+        debug!(%error, "an acknowledgement was lost; the alert will be posted again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_of_any_text_is_safe_in_an_address() {
+        assert_eq!(percent_encode("0197-a_b.c~"), "0197-a_b.c~");
+        assert_eq!(
+            percent_encode("a b/../?#<ü>"),
+            "a%20b%2F..%2F%3F%23%3C%C3%BC%3E"
+        );
+    }
+}

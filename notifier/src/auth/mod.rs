@@ -1,0 +1,9 @@
+//! Who may connect: tokens, where they are carried, and which pages may open a socket.
+
+mod credentials;
+mod origin;
+mod token;
+
+pub use credentials::{Carrier, Credentials, SUBPROTOCOL};
+pub use origin::origin_allowed;
+pub use token::{Identity, KeyError, TokenError, Verifier, mint};

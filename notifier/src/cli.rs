@@ -1,0 +1,95 @@
+//! The commands.
+
+use anyhow::Context as _;
+use bellhop_common::cli::{health_check, say};
+use bellhop_common::config::{ConfigFlags, HumanDuration, Sources, to_redacted_toml};
+use bellhop_common::shutdown;
+use bellhop_common::telemetry::init_logs;
+use bellhop_notifier::NotifierConfig;
+use bellhop_notifier::auth::{Verifier, mint};
+use clap::{Parser, Subcommand};
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+
+/// Tells users what happens, over WebSocket.
+#[derive(Debug, Parser)]
+#[command(name = "notifier", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve connections until SIGTERM or Ctrl-C
+    Run {
+        #[command(flatten)]
+        config: ConfigFlags,
+        /// Read the configuration, print it without secrets, and stop
+        #[arg(long)]
+        check_config: bool,
+    },
+    /// Print a token for a user, signed with the configured secret; for development
+    Token {
+        /// The user
+        #[arg(long, value_name = "ID")]
+        user: String,
+        /// How long it is good
+        #[arg(long, value_name = "DURATION", default_value = "1h")]
+        ttl: HumanDuration,
+        #[command(flatten)]
+        config: ConfigFlags,
+    },
+    /// Exit with 0 if the notifier that runs with this configuration is ready
+    Healthcheck {
+        #[command(flatten)]
+        config: ConfigFlags,
+    },
+}
+
+impl Cli {
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Run {
+                config,
+                check_config,
+            } => run(&config, check_config).await,
+            Command::Token { user, ttl, config } => {
+                let config: NotifierConfig = Sources::of_process(&config).load()?;
+                say(&mint(&config.auth, &user, Timestamp::now(), ttl.0)?);
+                Ok(())
+            }
+            Command::Healthcheck { config } => {
+                let config: NotifierConfig = Sources::of_process(&config).load()?;
+                Ok(health_check(config.http.listen).await?)
+            }
+        }
+    }
+}
+
+async fn run(flags: &ConfigFlags, check_config: bool) -> anyhow::Result<()> {
+    let config: NotifierConfig = Sources::of_process(flags).load()?;
+    if check_config {
+        Verifier::new(&config.auth)?;
+        say(to_redacted_toml(&config).trim_end());
+        return Ok(());
+    }
+    init_logs(&config.log)?;
+    let listen = config.http.listen;
+    let listener = TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("cannot listen on http.listen = {listen}"))?;
+    let shutdown = shutdown::on_signal().context("cannot handle signals")?;
+    Ok(bellhop_notifier::run(listener, config, shutdown).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,22 @@
+//! What every connection and request shares.
+
+use bellhop_common::amqp::{Names, Publisher};
+use tokio_util::task::TaskTracker;
+
+use crate::auth::Verifier;
+use crate::config::NotifierConfig;
+use crate::hub::Hub;
+
+/// The notifier's shared state.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    pub(crate) config: NotifierConfig,
+    /// This instance's name.
+    pub(crate) instance: String,
+    pub(crate) names: Names,
+    pub(crate) publisher: Publisher,
+    pub(crate) verifier: Verifier,
+    pub(crate) hub: Hub,
+    /// Owns the tasks of all connections.
+    pub(crate) sessions: TaskTracker,
+}

@@ -1,0 +1,72 @@
+//! Errors as JSON: `{"error": {"code", "message"}}`.
+
+use std::convert::Infallible;
+
+use serde_json::json;
+use warp::http::StatusCode;
+use warp::reject::{
+    InvalidQuery, LengthRequired, MethodNotAllowed, PayloadTooLarge, UnsupportedMediaType,
+};
+use warp::reply::Response;
+use warp::{Rejection, Reply};
+
+/// An answer that is an error.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    pub(crate) status: StatusCode,
+    pub(crate) code: &'static str,
+    pub(crate) message: String,
+}
+
+impl ApiError {
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            message: message.into(),
+        }
+    }
+}
+
+impl Reply for ApiError {
+    fn into_response(self) -> Response {
+        let body = json!({ "error": { "code": self.code, "message": self.message } });
+        let mut response = warp::reply::json(&body).into_response();
+        *response.status_mut() = self.status;
+        response
+    }
+}
+
+/// What warp itself refuses.
+pub(crate) async fn answer(rejection: Rejection) -> Result<ApiError, Infallible> {
+    let (status, code, message) = if rejection.is_not_found() {
+        (StatusCode::NOT_FOUND, "not_found", "there is nothing here")
+    } else if rejection.find::<MethodNotAllowed>().is_some() {
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        (
+            status,
+            "method_not_allowed",
+            "this path takes another method",
+        )
+    } else if rejection.find::<PayloadTooLarge>().is_some() {
+        let status = StatusCode::PAYLOAD_TOO_LARGE;
+        (status, "too_large", "the body is too large")
+    } else if rejection.find::<LengthRequired>().is_some() {
+        let status = StatusCode::LENGTH_REQUIRED;
+        (status, "length_required", "send the header Content-Length")
+    } else if rejection.find::<InvalidQuery>().is_some() {
+        (
+            StatusCode::BAD_REQUEST,
+            "bad_query",
+            "the query cannot be read",
+        )
+    } else if rejection.find::<UnsupportedMediaType>().is_some() {
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        (status, "unsupported_media_type", "send application/json")
+    } else {
+        tracing::warn!(?rejection, "a request failed for an unforeseen reason");
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        (status, "internal", "something went wrong here")
+    };
+    Ok(ApiError::new(status, code, message))
+}

@@ -1,0 +1,30 @@
+//! The HTTP side: the socket's handshake, jobs for browsers and curl, the page.
+
+mod error;
+mod page;
+mod tasks;
+mod upgrade;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bellhop_common::http::status_routes;
+use bellhop_common::telemetry::{Health, Metrics};
+use warp::{Filter, Reply};
+
+use crate::gateway::Gateway;
+
+/// Every route; what matches none is answered too.
+pub(crate) fn routes(
+    gateway: Arc<Gateway>,
+    health: Health,
+    metrics: Metrics,
+) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
+    let socket = upgrade::route(Arc::clone(&gateway));
+    let tasks = tasks::route(gateway);
+    status_routes(health, metrics)
+        .or(socket)
+        .or(tasks)
+        .or(page::routes())
+        .recover(error::answer)
+}

@@ -1,0 +1,124 @@
+//! `POST /api/tasks`: a user starts a job of a kind that the configuration opens.
+
+use std::sync::Arc;
+
+use bellhop_common::amqp::PublishError;
+use bellhop_common::enqueue::{EnqueueError, enqueue};
+use bellhop_common::wire::Job;
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+use warp::http::StatusCode;
+use warp::reply::Response;
+use warp::{Filter, Rejection, Reply};
+
+use super::error::ApiError;
+use super::upgrade::unauthorized;
+use crate::auth::Credentials;
+use crate::config::AuthMode;
+use crate::gateway::Gateway;
+
+/// The largest body.
+const MAX_BODY: u64 = 256 * 1024;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    kind: String,
+    #[serde(default = "no_args")]
+    args: Value,
+    title: Option<String>,
+}
+
+fn no_args() -> Value {
+    json!({})
+}
+
+pub(super) fn route(
+    gateway: Arc<Gateway>,
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+    warp::path!("api" / "tasks")
+        .and(warp::post())
+        .and(warp::header::optional::<String>("authorization"))
+        .and(warp::body::content_length_limit(MAX_BODY))
+        .and(warp::body::bytes())
+        .then(move |authorization: Option<String>, body: Bytes| {
+            let gateway = Arc::clone(&gateway);
+            async move {
+                match start(&gateway, authorization.as_deref(), &body).await {
+                    Ok(response) => response,
+                    Err(error) => error.into_response(),
+                }
+            }
+        })
+}
+
+async fn start(
+    gateway: &Gateway,
+    authorization: Option<&str>,
+    body: &[u8],
+) -> Result<Response, ApiError> {
+    let now = Timestamp::now();
+    let user_id = caller(gateway, authorization, now)?;
+    let request: Request = serde_json::from_slice(body)
+        .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "bad_json", error.to_string()))?;
+    let Some(open) = gateway.config.tasks.open.get(&request.kind) else {
+        let message = format!(
+            "users may not start jobs of kind {:?}; the configuration opens a kind with \
+             [tasks.open.{:?}]",
+            request.kind, request.kind
+        );
+        return Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            "kind_not_open",
+            message,
+        ));
+    };
+    // The owner is always the caller, whatever the body might say.
+    let mut job = Job::new(
+        Uuid::now_v7().to_string(),
+        request.kind,
+        request.args,
+        user_id,
+    );
+    job.title = request.title;
+    enqueue(&gateway.publisher, &gateway.names, &open.queue, &job, now)
+        .await
+        .map_err(|error| refused(&error))?;
+    let answer = warp::reply::json(&json!({ "task_id": job.id, "status": "queued" }));
+    Ok(warp::reply::with_status(answer, StatusCode::ACCEPTED).into_response())
+}
+
+fn caller(
+    gateway: &Gateway,
+    authorization: Option<&str>,
+    now: Timestamp,
+) -> Result<String, ApiError> {
+    let token = Credentials::read(authorization, None, None).token;
+    match (gateway.verifier.mode(), token) {
+        // In the mode without tokens the bearer's word is its name.
+        (AuthMode::None, Some((_, name))) => Ok(name),
+        (AuthMode::Jwt, Some((_, token))) => match gateway.verifier.verify(&token, now) {
+            Ok(identity) => Ok(identity.user_id),
+            Err(error) => Err(unauthorized(&error)),
+        },
+        (_, None) => {
+            let message = "send the header Authorization: Bearer <token>";
+            Err(ApiError::new(StatusCode::UNAUTHORIZED, "no_token", message))
+        }
+    }
+}
+
+fn refused(error: &EnqueueError) -> ApiError {
+    let (status, code) = match error {
+        EnqueueError::Job(_) | EnqueueError::Json(_) => (StatusCode::BAD_REQUEST, "bad_job"),
+        EnqueueError::NoSuchQueue { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "no_such_queue"),
+        EnqueueError::Publish(PublishError::TooLarge { .. }) => {
+            (StatusCode::PAYLOAD_TOO_LARGE, "too_large")
+        }
+        EnqueueError::Publish(_) => (StatusCode::SERVICE_UNAVAILABLE, "broker_unavailable"),
+    };
+    ApiError::new(status, code, error.to_string())
+}

@@ -1,0 +1,117 @@
+//! Events from RabbitMQ: `live` ones to the hub, `stored` ones handed back as `live`.
+
+use std::sync::Arc;
+
+use bellhop_common::amqp::{Delivery, Message, Route};
+use bellhop_common::wire::{Audience, Event, EventClass, EventKey};
+use futures_util::{StreamExt as _, stream};
+use metrics::counter;
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use crate::gateway::Gateway;
+use crate::protocol;
+
+/// How many `stored` events are handed back at once.
+pub(crate) const HAND_BACKS: u16 = 64;
+
+/// Delivers `live` events until the queue ends.
+pub(crate) async fn deliver(gateway: Arc<Gateway>, mut deliveries: mpsc::Receiver<Delivery>) {
+    while let Some(delivery) = deliveries.recv().await {
+        route(&gateway, &delivery.routing_key, &delivery.body);
+        if let Err(error) = delivery.receipt.ack().await {
+            debug!(%error, "an acknowledgement was lost");
+        }
+    }
+}
+
+/// Gives one event to whom its key names. Malformed ones are counted and dropped: whoever
+/// published them is not here to be told.
+fn route(gateway: &Gateway, key: &str, body: &[u8]) {
+    let key = match EventKey::parse(key) {
+        Ok(key) => key,
+        Err(error) => return malformed(&error),
+    };
+    let user = match &key.audience {
+        Audience::User(user) => Some(user.clone()),
+        Audience::All => None,
+        // Rooms and chats come with the connection layer; team events are for alerts.
+        Audience::Room(_) | Audience::Chat(_) | Audience::Team(_) => return,
+    };
+    // Before the body is read: most events are for users of other instances.
+    if user.as_ref().is_some_and(|user| !gateway.hub.is_here(user)) {
+        return;
+    }
+    let frame = match Event::parse(body) {
+        Ok(event) => protocol::event(&key, event),
+        Err(error) => return malformed(&error),
+    };
+    let Some(frame) = frame else { return };
+    let sent = match user {
+        Some(user) => gateway.hub.send_to_user(&user, &frame),
+        None => gateway.hub.send_to_all(&frame),
+    };
+    counter!("bellhop_notifier_deliveries_total").increment(sent as u64);
+}
+
+fn malformed(error: &dyn std::error::Error) {
+    counter!("bellhop_notifier_malformed_events_total").increment(1);
+    warn!(%error, "a malformed event was dropped");
+}
+
+/// Hands `stored` events back as `live` ones, each acknowledged only after the broker has
+/// confirmed its successor. A crash in between repeats it, with the same event id.
+pub(crate) async fn hand_back(gateway: Arc<Gateway>, deliveries: mpsc::Receiver<Delivery>) {
+    let deliveries = stream::unfold(deliveries, async |mut deliveries| {
+        let delivery = deliveries.recv().await?;
+        Some((delivery, deliveries))
+    });
+    deliveries
+        .map(|delivery| hand_one_back(&gateway, delivery))
+        .buffered(usize::from(HAND_BACKS))
+        .for_each(async |()| {})
+        .await;
+}
+
+async fn hand_one_back(gateway: &Gateway, delivery: Delivery) {
+    let key = match EventKey::parse(&delivery.routing_key) {
+        Ok(mut key) => {
+            key.class = EventClass::Live;
+            key.to_string()
+        }
+        Err(error) => {
+            malformed(&error);
+            // Nobody could ever deliver it.
+            return settle(delivery).await;
+        }
+    };
+    let exchange = gateway.names.events();
+    let message = Message {
+        body: delivery.body.clone(),
+        id: delivery.properties.message_id.clone(),
+        kind: delivery.properties.kind.clone(),
+        headers: delivery.properties.headers.clone(),
+        persistent: false,
+    };
+    // Mandatory: this instance listens before it takes from the inbox, so that somebody must.
+    let route = Route {
+        exchange: &exchange,
+        key: &key,
+        mandatory: true,
+    };
+    match gateway.publisher.publish(route, &message).await {
+        Ok(()) => settle(delivery).await,
+        Err(error) => {
+            warn!(%error, "an event could not be handed back yet");
+            if let Err(error) = delivery.receipt.requeue().await {
+                debug!(%error, "the event returns when the broker is back");
+            }
+        }
+    }
+}
+
+async fn settle(delivery: Delivery) {
+    if let Err(error) = delivery.receipt.ack().await {
+        debug!(%error, "an acknowledgement was lost; the event will be handed back again");
+    }
+}

@@ -1,0 +1,18 @@
+//! `notifier`: the service and its small tools.
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match cli::Cli::parse().run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            bellhop_common::cli::complain("notifier", &error);
+            ExitCode::FAILURE
+        }
+    }
+}

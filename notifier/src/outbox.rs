@@ -1,0 +1,213 @@
+//! What waits to be written to one connection: bounded in bytes, progress conflated.
+//!
+//! Whoever delivers pushes and goes on; the connection's own task takes what is waiting and writes
+//! it together. A slow client therefore never delays another.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::protocol::Frame;
+use crate::protocol::close::{Close, SLOW_CONSUMER};
+
+/// A waiting frame's own cost, besides its text.
+const FRAME_OVERHEAD: usize = size_of::<Frame>();
+
+/// The queue between the hub and one connection.
+#[derive(Debug)]
+pub struct Outbox {
+    /// The connection's id.
+    pub id: Uuid,
+    limit: usize,
+    waiting: Mutex<Waiting>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    frames: VecDeque<Frame>,
+    bytes: usize,
+    close: Option<Close>,
+}
+
+/// What to do next for a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Write these.
+    Write(VecDeque<Frame>),
+    /// Write these, then close.
+    Close(VecDeque<Frame>, Close),
+}
+
+impl Outbox {
+    /// An empty outbox that holds at most `limit` bytes.
+    #[must_use]
+    pub fn new(id: Uuid, limit: usize) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            limit,
+            waiting: Mutex::default(),
+            changed: Notify::new(),
+        })
+    }
+
+    /// Adds a frame. A waiting frame of the same subject is replaced where it stands. When the
+    /// limit is passed, what waits is dropped and the connection closed as a slow consumer: it
+    /// comes back for what it missed rather than miss something unseen.
+    pub fn push(&self, frame: Frame) {
+        let mut waiting = self.lock();
+        if waiting.close.is_some() {
+            return;
+        }
+        waiting.bytes += cost(&frame);
+        match waiting.find(&frame) {
+            Some(index) => {
+                if let Some(old) = waiting.frames.get_mut(index) {
+                    let freed = cost(old);
+                    *old = frame;
+                    waiting.bytes -= freed;
+                }
+            }
+            None => waiting.frames.push_back(frame),
+        }
+        if waiting.bytes > self.limit {
+            *waiting = Waiting {
+                close: Some(SLOW_CONSUMER),
+                ..Waiting::default()
+            };
+        }
+        drop(waiting);
+        self.changed.notify_one();
+    }
+
+    /// Closes the connection after what waits has been written. The first reason stays.
+    pub fn close(&self, close: Close) {
+        self.lock().close.get_or_insert(close);
+        self.changed.notify_one();
+    }
+
+    /// Waits until there is something to do. Cancel safe.
+    pub async fn next(&self) -> Next {
+        loop {
+            // Made before looking, so that a push in between is not missed.
+            let changed = self.changed.notified();
+            if let Some(next) = self.take() {
+                return next;
+            }
+            changed.await;
+        }
+    }
+
+    fn take(&self) -> Option<Next> {
+        let mut waiting = self.lock();
+        waiting.bytes = 0;
+        let frames = std::mem::take(&mut waiting.frames);
+        match waiting.close {
+            Some(close) => Some(Next::Close(frames, close)),
+            None if frames.is_empty() => None,
+            None => Some(Next::Write(frames)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    fn find(&self, frame: &Frame) -> Option<usize> {
+        let subject = frame.subject.as_ref()?;
+        self.frames
+            .iter()
+            .rposition(|old| old.subject.as_ref() == Some(subject))
+    }
+}
+
+fn cost(frame: &Frame) -> usize {
+    frame.text.len() + FRAME_OVERHEAD
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::close::{REPLACED, RESTART};
+    use futures_util::FutureExt as _;
+
+    fn frame(text: &str, subject: Option<&str>) -> Frame {
+        Frame {
+            text: text.into(),
+            subject: subject.map(Into::into),
+        }
+    }
+
+    fn outbox(limit: usize) -> Arc<Outbox> {
+        Outbox::new(Uuid::nil(), limit)
+    }
+
+    fn texts(next: Option<Next>) -> Vec<String> {
+        let Some(Next::Write(frames) | Next::Close(frames, _)) = next else {
+            return Vec::new();
+        };
+        frames.iter().map(|frame| frame.text.to_string()).collect()
+    }
+
+    #[test]
+    fn the_newest_progress_of_a_task_takes_the_place_of_an_older() {
+        let outbox = outbox(10_000);
+        outbox.push(frame("a1", Some("a")));
+        outbox.push(frame("b1", Some("b")));
+        outbox.push(frame("end of b", None));
+        outbox.push(frame("a2", Some("a")));
+        assert_eq!(
+            texts(outbox.next().now_or_never()),
+            ["a2", "b1", "end of b"]
+        );
+        outbox.push(frame("a3", Some("a")));
+        assert_eq!(
+            texts(outbox.next().now_or_never()),
+            ["a3"],
+            "written ones are gone"
+        );
+        assert_eq!(outbox.next().now_or_never(), None);
+    }
+
+    #[test]
+    fn progress_alone_never_fills_the_queue_but_other_frames_do() {
+        let outbox = outbox(1000);
+        for n in 0..100_000 {
+            outbox.push(frame(&n.to_string(), Some("a")));
+        }
+        assert_eq!(texts(outbox.next().now_or_never()), ["99999"]);
+        for n in 0..100 {
+            outbox.push(frame(&n.to_string(), None));
+        }
+        let next = outbox.next().now_or_never();
+        assert_eq!(next, Some(Next::Close(VecDeque::new(), SLOW_CONSUMER)));
+    }
+
+    #[test]
+    fn what_waits_is_written_before_the_close_and_the_first_reason_stays() {
+        let outbox = outbox(1000);
+        outbox.push(frame("last words", None));
+        outbox.close(REPLACED);
+        outbox.close(RESTART);
+        outbox.push(frame("too late", None));
+        let next = outbox.next().now_or_never();
+        assert!(matches!(next, Some(Next::Close(_, REPLACED))), "{next:?}");
+        assert_eq!(texts(next), ["last words"]);
+    }
+
+    #[tokio::test]
+    async fn a_push_wakes_the_one_who_waits() {
+        let outbox = outbox(1000);
+        let waiter = tokio::spawn({
+            let outbox = Arc::clone(&outbox);
+            async move { texts(Some(outbox.next().await)) }
+        });
+        tokio::task::yield_now().await;
+        outbox.push(frame("hello", None));
+        assert_eq!(waiter.await.unwrap(), ["hello"]);
+    }
+}

@@ -1,0 +1,57 @@
+//! Every close code that the notifier sends.
+//!
+//! 1000–1015 are [IANA's](https://www.iana.org/assignments/websocket/websocket.xhtml). Of ours,
+//! 4000–4499 mean *come back*, and 4500–4999 mean *do not, unless something has changed*.
+
+/// Why a connection is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Close {
+    /// The code on the wire.
+    pub code: u16,
+    /// The reason on the wire, and the label in metrics.
+    pub reason: &'static str,
+}
+
+/// The client said goodbye.
+pub const NORMAL: Close = close(1000, "normal");
+/// The client broke RFC 6455.
+pub const PROTOCOL_ERROR: Close = close(1002, "protocol_error");
+/// The client sent a binary message; the protocol is text.
+pub const UNSUPPORTED: Close = close(1003, "text_only");
+/// The client sent a message over `websocket.max_message_size`.
+pub const TOO_BIG: Close = close(1009, "message_too_big");
+/// The notifier stops; another instance, or its successor, takes over.
+pub const RESTART: Close = close(1012, "restart");
+
+/// More waited for the client than `websocket.queue_size`.
+pub const SLOW_CONSUMER: Close = close(4000, "slow_consumer");
+/// No sign of life within `websocket.pong_wait`.
+pub const PONG_TIMEOUT: Close = close(4001, "pong_timeout");
+
+/// A newer connection of the same user took the place of this one.
+pub const REPLACED: Close = close(4500, "replaced");
+/// The token is malformed, has a wrong signature, or names another algorithm, issuer or audience.
+pub const INVALID_TOKEN: Close = close(4501, "invalid_token");
+/// The token was good and is over: come back with a new one.
+pub const TOKEN_EXPIRED: Close = close(4502, "token_expired");
+/// No token came within `websocket.auth_timeout`.
+pub const AUTH_TIMEOUT: Close = close(4503, "auth_timeout");
+
+const fn close(code: u16, reason: &'static str) -> Close {
+    Close { code, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_range_tells_whether_to_come_back() {
+        for come_back in [RESTART, SLOW_CONSUMER, PONG_TIMEOUT] {
+            assert!(come_back.code == 1012 || (4000..4500).contains(&come_back.code));
+        }
+        for stay_away in [REPLACED, INVALID_TOKEN, TOKEN_EXPIRED, AUTH_TIMEOUT] {
+            assert!((4500..5000).contains(&stay_away.code));
+        }
+    }
+}

@@ -1,0 +1,177 @@
+// The list of tasks as the page shows it. Everything that came from outside is set as text, never as markup.
+
+import { formatAmount, formatDuration, formatRate, formatTimeLeft, prettyJson, shortId, summarizeResult } from "./format.js";
+import { fraction, position, rate, timeLeft } from "./progress.js";
+import { hasEnded } from "./tasks.js";
+
+/** Characters of a result that are shown; a manifest of a large directory would choke the page. */
+const RESULT_LIMIT = 20_000;
+
+const LABELS = {
+  queued: "Queued",
+  scheduled: "Scheduled",
+  running: "Running",
+  retrying: "Retrying",
+  succeeded: "Succeeded",
+  failed: "Failed",
+  cancelled: "Cancelled",
+};
+
+/** What a person calls the task. */
+export function taskName(task) {
+  return task.title || task.kind || shortId(task.id);
+}
+
+/** Keeps `list` in step with a board, newest first, touching only what changed. */
+export class CardList {
+  #list;
+  #cards = new Map();
+
+  constructor(list) {
+    this.#list = list;
+  }
+
+  render(tasks) {
+    const present = new Set(tasks.map((task) => task.id));
+    for (const [id, card] of this.#cards) {
+      if (present.has(id)) continue;
+      card.element.remove();
+      this.#cards.delete(id);
+    }
+    for (const task of tasks) this.#cardOf(task).show(task);
+  }
+
+  #cardOf(task) {
+    let card = this.#cards.get(task.id);
+    if (card === undefined) {
+      card = new Card(task);
+      this.#cards.set(task.id, card);
+      this.#list.prepend(card.element);
+    }
+    return card;
+  }
+}
+
+/** Names elements for ARIA; a task's own id may hold anything. */
+let cardsMade = 0;
+
+class Card {
+  #task = null;
+  #parts;
+
+  constructor(task) {
+    cardsMade += 1;
+    const titleId = `task-${cardsMade}`;
+    const parts = {
+      title: element("h3", { id: titleId, dir: "auto" }),
+      badge: element("span", { class: "badge" }),
+      meta: element("p", { class: "meta" }),
+      bar: element("progress", { max: "100", "aria-labelledby": titleId }),
+      percent: element("span", { class: "percent" }),
+      amount: element("span", { class: "amount" }),
+      rate: element("span", { class: "rate" }),
+      left: element("span", { class: "left" }),
+      message: element("p", { class: "message", dir: "auto" }),
+      outcome: element("p", { class: "outcome", dir: "auto" }),
+      summary: element("summary"),
+      details: element("dl"),
+      result: element("pre", { tabindex: "0", role: "region", "aria-label": "Result" }),
+    };
+    parts.figures = element("p", { class: "figures" }, parts.amount, parts.rate, parts.left, parts.percent);
+    parts.more = element("details", {}, parts.summary, parts.details, parts.result);
+    parts.more.addEventListener("toggle", () => this.#showDetails());
+    this.#parts = parts;
+    this.element = element("li", { class: "task", "data-task-id": task.id },
+      element("div", { class: "task-head" }, parts.title, parts.badge),
+      parts.meta, parts.bar, parts.figures, parts.message, parts.outcome, parts.more);
+  }
+
+  show(task) {
+    if (task === this.#task) return;
+    this.#task = task;
+    this.element.dataset.status = task.status;
+    this.element.toggleAttribute("data-doubted", task.doubted);
+    setText(this.#parts.title, taskName(task));
+    setText(this.#parts.badge, LABELS[task.status] ?? task.status);
+    setText(this.#parts.meta, describe(task));
+    this.#showProgress(task);
+    setText(this.#parts.message, hasEnded(task) ? "" : task.message ?? "");
+    setText(this.#parts.outcome, outcomeOf(task));
+    const summary = summarizeResult(task.result);
+    setText(this.#parts.summary, task.result === null ? "Details" : summary === "" ? "Result" : `Result: ${summary}`);
+    this.#showDetails();
+  }
+
+  #showProgress(task) {
+    const { bar, figures, percent, amount, rate: rateLabel, left } = this.#parts;
+    const moving = task.status === "running";
+    bar.hidden = !moving;
+    figures.hidden = !moving;
+    if (!moving) return;
+    const share = fraction(task);
+    if (share === null) bar.removeAttribute("value");
+    else bar.value = share;
+    setText(percent, share === null ? "" : `${Math.floor(share)}%`);
+    setText(amount, formatAmount(task.done, task.total, task.unit));
+    setText(rateLabel, task.done === null ? "" : formatRate(rate(task.meter), task.unit));
+    setText(left, formatTimeLeft(timeLeft(task.meter, position(task)?.goal ?? null)));
+    figures.hidden = figures.textContent === "";
+  }
+
+  /** A closed one is left alone: a long result is only laid out for somebody who looks at it. */
+  #showDetails() {
+    const { more, details, result } = this.#parts;
+    if (!more.open) return;
+    const task = this.#task;
+    const rows = [["Task", task.id], ["Kind", task.kind], ["Last news", new Date(task.time).toLocaleString()]];
+    if (task.error?.code) rows.push(["Error code", task.error.code]);
+    details.replaceChildren(...rows.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
+    result.hidden = task.result === null;
+    setText(result, task.result === null ? "" : prettyJson(task.result, RESULT_LIMIT));
+  }
+}
+
+function describe(task) {
+  const parts = task.title ? [task.kind] : [];
+  parts.push(shortId(task.id));
+  if (task.attempt > 1) parts.push(`attempt ${task.attempt}${task.maxAttempts ? ` of ${task.maxAttempts}` : ""}`);
+  return parts.join(" · ");
+}
+
+/** The one line that says how it stands with a task that does not move. */
+function outcomeOf(task) {
+  if (task.doubted) return `No news since ${new Date(task.time).toLocaleTimeString()}: the connection was cut.`;
+  const reason = reasonOf(task.error);
+  const duration = task.startedAt === null ? null : formatDuration((task.time - task.startedAt) / 1000);
+  const amount = formatAmount(task.done, null, task.unit);
+  const took = duration === null ? "" : ` after ${duration}`;
+  switch (task.status) {
+    case "queued": return "Waiting for a worker.";
+    case "scheduled": return "Waiting for its time.";
+    case "retrying": return `To be tried again. Attempt ${task.attempt} failed${reason}`;
+    case "succeeded": return `Done${duration === null ? "" : ` in ${duration}`}${amount === "" ? "" : `, ${amount}`}.`;
+    case "failed": return `Failed${took}${reason}`;
+    case "cancelled": return `Cancelled${took}${reason}`;
+    default: return "";
+  }
+}
+
+function reasonOf(error) {
+  if (error === null) return "";
+  const code = error.code ? `(${error.code})` : "";
+  const words = [error.message, code].filter(Boolean).join(" ");
+  return words === "" ? "" : `: ${words}`;
+}
+
+function element(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+/** Also hides what has nothing to say, so that it takes no room. */
+function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+  node.hidden = text === "";
+}

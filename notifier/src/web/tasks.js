@@ -1,0 +1,123 @@
+// What is known about each of the user's tasks: the state behind the list, without the page.
+
+import { observe, position } from "./progress.js";
+
+const ENDED = new Set(["succeeded", "failed", "cancelled"]);
+
+export function hasEnded(task) {
+  return ENDED.has(task.status);
+}
+
+/** The newest state of at most `limit` tasks, in the order in which they were first heard of. */
+export class TaskBoard {
+  #tasks = new Map();
+  #limit;
+
+  constructor(limit) {
+    this.#limit = limit;
+  }
+
+  all() {
+    return [...this.#tasks.values()];
+  }
+
+  /** A job the server has taken. Its first event may have been faster than the answer, and then counts. */
+  addQueued({ id, kind, title }, at) {
+    if (!this.#tasks.has(id)) this.#keep(readTask({ task_id: id, kind, title, status: "queued" }, null, at));
+  }
+
+  /**
+   * Takes the `data` of a `task.updated` frame; `at` is in milliseconds.
+   *
+   * Returns `{ task, change }`, where change is "started", "ended" or null, or null for a frame that is old or no task's.
+   */
+  apply(data, at) {
+    if (typeof data?.task_id !== "string" || typeof data.status !== "string") return null;
+    const before = this.#tasks.get(data.task_id) ?? null;
+    if (before !== null && isOld(before, data)) return null;
+    const task = readTask(data, before, at);
+    this.#keep(task);
+    return { task, change: changeBetween(before, task) };
+  }
+
+  /** While nothing is heard, what has not ended may move or end unseen: its rate is no longer known either. */
+  doubtUnfinished() {
+    for (const task of this.all()) {
+      if (!hasEnded(task)) this.#tasks.set(task.id, { ...task, doubted: true, meter: null });
+    }
+  }
+
+  /** Forgets the tasks for which `which(task)` holds. */
+  remove(which) {
+    for (const task of this.all()) if (which(task)) this.#tasks.delete(task.id);
+  }
+
+  clear() {
+    this.#tasks.clear();
+  }
+
+  #keep(task) {
+    this.#tasks.set(task.id, task);
+    if (this.#tasks.size <= this.#limit) return;
+    const others = this.all().filter((other) => other.id !== task.id);
+    this.#tasks.delete((others.find(isOver) ?? others[0]).id);
+  }
+}
+
+/** Nothing more may ever be heard of it. */
+export function isOver(task) {
+  return hasEnded(task) || task.doubted;
+}
+
+function isOld(before, data) {
+  return before.rev !== null && Number.isFinite(data.rev) && data.rev <= before.rev;
+}
+
+function changeBetween(before, task) {
+  if (hasEnded(task)) return before !== null && hasEnded(before) ? null : "ended";
+  const wasRunning = before?.status === "running" && before.attempt === task.attempt;
+  return task.status === "running" && !wasRunning ? "started" : null;
+}
+
+function readTask(data, before, at) {
+  const attempt = numberOrNull(data.attempt) ?? before?.attempt ?? 1;
+  const earlier = before !== null && before.attempt === attempt ? before : null;
+  const time = Date.parse(data.timestamp ?? "") || at;
+  const progress = readProgress(data.progress, earlier);
+  const moving = data.status === "running" ? position(progress) : null;
+  return {
+    id: data.task_id,
+    kind: data.kind ?? before?.kind ?? "",
+    title: data.title ?? before?.title ?? null,
+    status: data.status,
+    attempt,
+    maxAttempts: numberOrNull(data.max_attempts) ?? before?.maxAttempts ?? null,
+    rev: numberOrNull(data.rev) ?? before?.rev ?? null,
+    ...progress,
+    error: data.error ?? null,
+    result: data.result ?? null,
+    time,
+    startedAt: earlier?.startedAt ?? (data.status === "running" ? time : null),
+    doubted: false,
+    meter: moving === null ? null : observe(earlier?.meter ?? null, moving.value, time / 1000),
+  };
+}
+
+/** An event without progress, as an end may be, leaves standing how far this attempt had come. */
+function readProgress(progress, earlier) {
+  if (progress == null && earlier !== null) {
+    const { percent, done, total, unit } = earlier;
+    return { percent, done, total, unit, message: null };
+  }
+  return {
+    percent: numberOrNull(progress?.percent),
+    done: numberOrNull(progress?.done),
+    total: numberOrNull(progress?.total),
+    unit: progress?.unit ?? null,
+    message: progress?.message ?? null,
+  };
+}
+
+function numberOrNull(value) {
+  return Number.isFinite(value) ? value : null;
+}

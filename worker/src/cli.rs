@@ -1,0 +1,152 @@
+//! The commands.
+
+use anyhow::Context as _;
+use bellhop_common::amqp::{Names, Publisher, Topology};
+use bellhop_common::cli::{health_check, say};
+use bellhop_common::config::{ConfigFlags, LogConfig, Sources, to_redacted_toml};
+use bellhop_common::enqueue::enqueue;
+use bellhop_common::telemetry::{Component, init_logs};
+use bellhop_common::wire::Job;
+use bellhop_common::{shutdown, tls};
+use bellhop_worker::tasks::{Checksum, Exec};
+use bellhop_worker::{Registry, WorkerConfig};
+use clap::{Args, Parser, Subcommand};
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+use uuid::Uuid;
+
+/// Runs background jobs from RabbitMQ.
+#[derive(Debug, Parser)]
+#[command(name = "worker", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take jobs and run them until SIGTERM or Ctrl-C
+    Run {
+        #[command(flatten)]
+        config: ConfigFlags,
+        /// Read the configuration, print it without secrets, and stop
+        #[arg(long)]
+        check_config: bool,
+    },
+    /// Put a job into a queue and print its id
+    Enqueue(Enqueue),
+    /// Exit with 0 if the worker that runs with this configuration is ready
+    Healthcheck {
+        #[command(flatten)]
+        config: ConfigFlags,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Enqueue {
+    /// Which handler is to run it, e.g. `files.checksum`
+    kind: String,
+    /// Its arguments
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    args: String,
+    /// Who owns it and sees its progress
+    #[arg(long, value_name = "ID")]
+    user: String,
+    /// The queue's short name
+    #[arg(long, default_value = "default")]
+    queue: String,
+    /// A name for people
+    #[arg(long)]
+    title: Option<String>,
+    /// The task's id [default: a new UUID]
+    #[arg(long)]
+    id: Option<String>,
+    #[command(flatten)]
+    config: ConfigFlags,
+}
+
+impl Cli {
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Run {
+                config,
+                check_config,
+            } => run(&config, check_config).await,
+            Command::Enqueue(job) => job.run().await,
+            Command::Healthcheck { config } => {
+                let config: WorkerConfig = Sources::of_process(&config).load()?;
+                Ok(health_check(config.http.listen).await?)
+            }
+        }
+    }
+}
+
+async fn run(flags: &ConfigFlags, check_config: bool) -> anyhow::Result<()> {
+    let config: WorkerConfig = Sources::of_process(flags).load()?;
+    let registry = registry(&config)?;
+    if check_config {
+        say(to_redacted_toml(&config).trim_end());
+        return Ok(());
+    }
+    init_logs(&config.log)?;
+    let listen = config.http.listen;
+    let listener = TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("cannot listen on http.listen = {listen}"))?;
+    let shutdown = shutdown::on_signal().context("cannot handle signals")?;
+    Ok(bellhop_worker::run(listener, config, registry, shutdown).await?)
+}
+
+/// The tasks that come with the worker, as far as they are configured.
+fn registry(config: &WorkerConfig) -> anyhow::Result<Registry> {
+    let mut registry = Registry::new();
+    if let Some(root) = &config.files.root {
+        let checksum = Checksum::new(root.clone())
+            .with_context(|| format!("files.root = {}", root.display()))?;
+        registry = registry.with(checksum);
+    }
+    for (kind, exec) in &config.exec {
+        registry = registry.with_handler(kind, Exec::new(kind, exec.clone())?);
+    }
+    Ok(registry)
+}
+
+impl Enqueue {
+    async fn run(self) -> anyhow::Result<()> {
+        let config: WorkerConfig = Sources::of_process(&self.config).load()?;
+        // The id is the answer; only what goes wrong is worth a line besides.
+        let level = "warn".into();
+        init_logs(&LogConfig {
+            level,
+            ..config.log
+        })?;
+        let args = serde_json::from_str(&self.args)
+            .with_context(|| format!("--args is not JSON: {}", self.args))?;
+        let id = self.id.unwrap_or_else(|| Uuid::now_v7().to_string());
+        let mut job = Job::new(id, self.kind, args, self.user);
+        job.title = self.title;
+        tls::install_provider();
+        let names = Names::new(&config.amqp);
+        // The events exchange must exist for the announcement; the queue must not be created
+        // here, or a misspelt one would swallow jobs.
+        let topology = Topology::base(&names);
+        let (publisher, task) =
+            Publisher::start(&config.amqp, "enqueue", topology, Component::default());
+        let result = enqueue(&publisher, &names, &self.queue, &job, Timestamp::now()).await;
+        task.close().await;
+        result?;
+        say(&job.id);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,145 @@
+//! The worker's configuration.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use bellhop_common::config::{
+    AmqpConfig, HumanDuration, HumanSize, LogConfig, ServiceConfig, ShutdownConfig,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::tasks::ExecConfig;
+
+/// Everything that `worker run` reads.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WorkerConfig {
+    /// The broker.
+    pub amqp: AmqpConfig,
+    /// The pages that say how the worker is.
+    pub http: HttpConfig,
+    /// Logs.
+    pub log: LogConfig,
+    /// What happens on a signal.
+    pub shutdown: ShutdownConfig,
+    /// What holds for every job.
+    pub jobs: JobsConfig,
+    /// The queues to serve, by their short names; `default` if none is named.
+    pub queues: BTreeMap<String, QueueConfig>,
+    /// The task `files.checksum`.
+    pub files: FilesConfig,
+    /// Programs that run jobs, by kind.
+    pub exec: BTreeMap<String, ExecConfig>,
+}
+
+impl Default for WorkerConfig {
+    fn default() -> Self {
+        Self {
+            amqp: AmqpConfig::default(),
+            http: HttpConfig::default(),
+            log: LogConfig::default(),
+            shutdown: ShutdownConfig::default(),
+            jobs: JobsConfig::default(),
+            queues: BTreeMap::from([("default".to_owned(), QueueConfig::default())]),
+            files: FilesConfig::default(),
+            exec: BTreeMap::new(),
+        }
+    }
+}
+
+/// `[http]`: `/healthz`, `/readyz`, `/metrics`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpConfig {
+    /// Where to listen.
+    pub listen: SocketAddr,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
+        }
+    }
+}
+
+/// `[jobs]`: what holds for every job.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JobsConfig {
+    /// How long an attempt may take, where neither the job nor its kind says.
+    pub timeout: HumanDuration,
+    /// How long a handler may take to end once it was asked to.
+    pub grace: HumanDuration,
+    /// A larger result fails the job: it would have to pass through every event queue.
+    pub max_result_size: HumanSize,
+    /// How often a job may come back because its worker died or lost the broker, before it counts
+    /// as failed. Below the 20 after which the broker itself would drop it into the dead letters
+    /// without a word to its owner.
+    pub max_redeliveries: u32,
+}
+
+impl Default for JobsConfig {
+    fn default() -> Self {
+        Self {
+            timeout: HumanDuration::from_secs(3600),
+            grace: HumanDuration::from_secs(10),
+            max_result_size: HumanSize::kib(256),
+            max_redeliveries: 10,
+        }
+    }
+}
+
+/// `[queues.<name>]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QueueConfig {
+    /// How many of its jobs run at once, 1 to 2,000. As many are fetched, none waits in memory.
+    pub concurrency: u16,
+}
+
+impl Default for QueueConfig {
+    fn default() -> Self {
+        Self { concurrency: 4 }
+    }
+}
+
+/// `[files]`: the task `files.checksum`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FilesConfig {
+    /// The directory whose files may be read. Without it the worker does not know the task.
+    pub root: Option<PathBuf>,
+}
+
+impl ServiceConfig for WorkerConfig {
+    fn problems(&self) -> Vec<String> {
+        let mut problems = self.amqp.problems();
+        if self.queues.is_empty() {
+            problems.push("no queue is configured: add [queues.default]".into());
+        }
+        for (name, queue) in &self.queues {
+            if !(1..=2000).contains(&queue.concurrency) {
+                problems.push(format!(
+                    "queues.{name}.concurrency must be 1 to 2000, it is {}",
+                    queue.concurrency
+                ));
+            }
+            // The name is a routing key and the end of a queue's name; AMQP allows 255 bytes.
+            if name.is_empty() || name.len() > 128 {
+                problems.push(format!("queue name {name:?} must have 1 to 128 bytes"));
+            }
+        }
+        if self.jobs.max_redeliveries == 0 || self.jobs.max_redeliveries >= 20 {
+            problems.push(format!(
+                "jobs.max_redeliveries must be 1 to 19, it is {}",
+                self.jobs.max_redeliveries
+            ));
+        }
+        for (kind, exec) in &self.exec {
+            problems.extend(exec.problems(kind));
+        }
+        problems
+    }
+}

@@ -1,0 +1,206 @@
+//! From a delivery to its end: decode → run → settle.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bellhop_common::amqp::Delivery;
+use bellhop_common::wire::{Job, JobProperties, TaskError};
+use jiff::Timestamp;
+use metrics::{counter, gauge, histogram};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tracing::{info, warn};
+
+use crate::execution::{self, End};
+use crate::feed::Feed;
+use crate::in_hand::Arrival;
+use crate::outcome::Outcome;
+use crate::service::Service;
+use crate::settle::{Letter, OutOfTime, acknowledge, bury, tell_end};
+
+/// Takes a queue's deliveries until the worker stops, running as many at once as `places` has.
+pub(crate) async fn take(
+    service: Arc<Service>,
+    queue: String,
+    concurrency: u16,
+    mut deliveries: mpsc::Receiver<Delivery>,
+) {
+    // The prefetch holds new jobs back already; but after a lost connection the broker sends as
+    // many again while the old ones still run.
+    let places = Arc::new(Semaphore::new(usize::from(concurrency)));
+    loop {
+        let delivery = tokio::select! {
+            // Stopping wins: a job not begun is better handed to another worker.
+            biased;
+            () = service.stop.cancelled() => return,
+            delivery = deliveries.recv() => delivery,
+        };
+        let Some(delivery) = delivery else { return };
+        let letter = Letter::of(&delivery);
+        let properties = JobProperties {
+            message_id: delivery.properties.message_id.clone(),
+            kind: delivery.properties.kind.clone(),
+        };
+        let job = match Job::parse(&delivery.body, &properties) {
+            Ok(job) => job,
+            Err(error) => {
+                let error = TaskError::new("unreadable", error.to_string());
+                let (service, queue) = (Arc::clone(&service), queue.clone());
+                let tracker = service.tracker.clone();
+                tracker.spawn(async move {
+                    unreadable(&service, &queue, letter, error, delivery).await;
+                });
+                continue;
+            }
+        };
+        match service
+            .in_hand
+            .arrived(&job.id, delivery.redelivered, delivery.receipt)
+        {
+            Arrival::Adopted => info!(task_id = job.id, "still running it, the message is back"),
+            Arrival::Duplicate(receipt) => {
+                warn!(
+                    task_id = job.id,
+                    "the job was published twice, dropping the copy"
+                );
+                acknowledge(receipt, &job.id).await;
+            }
+            Arrival::Ended(receipt) => {
+                info!(task_id = job.id, "it ended already, the message is back");
+                acknowledge(receipt, &job.id).await;
+            }
+            Arrival::New => {
+                let place = tokio::select! {
+                    biased;
+                    () = service.stop.cancelled() => {
+                        // Unsettled: it goes back to its queue when the connection closes.
+                        drop(service.in_hand.abandoned(&job.id));
+                        return;
+                    }
+                    place = Arc::clone(&places).acquire_owned() => place,
+                };
+                // The semaphore is never closed.
+                let Ok(place) = place else { return };
+                let (service, queue) = (Arc::clone(&service), queue.clone());
+                let tracker = service.tracker.clone();
+                tracker.spawn(async move { work(&service, &queue, job, letter, place).await });
+            }
+        }
+    }
+}
+
+async fn unreadable(
+    service: &Service,
+    queue: &str,
+    letter: Letter,
+    error: TaskError,
+    delivery: Delivery,
+) {
+    warn!(
+        queue,
+        error = error.message,
+        "an unreadable message goes to the dead letters"
+    );
+    counter!("bellhop_worker_unreadable_total", "queue" => queue.to_owned()).increment(1);
+    if bury(service, queue, letter, &error).await.is_ok() {
+        acknowledge(delivery.receipt, "unreadable").await;
+    }
+}
+
+async fn work(
+    service: &Service,
+    queue: &str,
+    job: Job,
+    letter: Letter,
+    place: OwnedSemaphorePermit,
+) {
+    let running = gauge!("bellhop_worker_jobs_running", "queue" => queue.to_owned());
+    running.increment(1.0);
+    let (began, attempt) = (Instant::now(), letter.attempt());
+    let task_id = job.id.clone();
+    let mut feed = Feed::new(job, attempt);
+    let handler = service.registry.get(&feed.job().kind);
+    // Of unknown kinds there may be any number; a metric must not have as many labels.
+    let kind = match handler {
+        Some(_) => feed.job().kind.clone(),
+        None => "unknown".to_owned(),
+    };
+    let end = match handler {
+        _ if letter.redeliveries() >= service.config.jobs.max_redeliveries => {
+            End::Outcome(lost_too_often(letter.redeliveries()))
+        }
+        Some(handler) => execution::run(service, &mut feed, handler, attempt).await,
+        None => End::Outcome(unknown_kind(service, &feed.job().kind)),
+    };
+    match end {
+        End::Outcome(outcome) => {
+            let taken = began.elapsed();
+            let settled = settle(service, queue, &mut feed, letter, &outcome).await;
+            let Ok(outcome_name) = settled else {
+                warn!(
+                    task_id,
+                    "its end could not be told in time; the job will run again"
+                );
+                return;
+            };
+            info!(
+                task_id,
+                kind = feed.job().kind,
+                user_id = feed.job().user_id,
+                outcome = outcome_name,
+                ms = u64::try_from(taken.as_millis()).unwrap_or(u64::MAX),
+                "job ended"
+            );
+            counter!("bellhop_worker_jobs_total", "kind" => kind.clone(), "outcome" => outcome_name)
+                .increment(1);
+            histogram!("bellhop_worker_job_seconds", "kind" => kind).record(taken);
+        }
+        End::Abandoned => {
+            warn!(task_id, "out of time, the job goes back to its queue");
+            counter!("bellhop_worker_jobs_total", "kind" => kind, "outcome" => "abandoned")
+                .increment(1);
+            if let Some(receipt) = service.in_hand.abandoned(&task_id)
+                && let Err(error) = receipt.requeue().await
+            {
+                warn!(%error, task_id, "the job could not be handed back; the broker will notice");
+            }
+        }
+    }
+    running.decrement(1.0);
+    drop(place);
+}
+
+/// In this order, because a crash in between repeats what came before, and every repeat is
+/// harmless: the dead letter, the owner's event, the acknowledgement.
+async fn settle(
+    service: &Service,
+    queue: &str,
+    feed: &mut Feed,
+    letter: Letter,
+    outcome: &Outcome,
+) -> Result<&'static str, OutOfTime> {
+    let status = feed.ended(outcome, Timestamp::now());
+    if let Some(error) = &status.error {
+        bury(service, queue, letter, error).await?;
+    }
+    tell_end(service, &status, feed.job().room_id.as_deref()).await?;
+    if let Some(receipt) = service.in_hand.ended(&status.task_id) {
+        acknowledge(receipt, &status.task_id).await;
+    }
+    Ok(status.status.as_str())
+}
+
+fn unknown_kind(service: &Service, kind: &str) -> Outcome {
+    let known: Vec<_> = service.registry.kinds().collect();
+    Outcome::fail(
+        "unknown_kind",
+        format!(
+            "this worker has no handler for `{kind}`; it knows: {}",
+            known.join(", ")
+        ),
+    )
+}
+
+fn lost_too_often(times: u32) -> Outcome {
+    let message = format!("its worker died or lost the broker {times} times while running it");
+    Outcome::fail("worker_lost", message)
+}

@@ -1,0 +1,197 @@
+//! Settling: the outcome is with the broker before the job is acknowledged.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bellhop_common::amqp::{Delivery, Message, PublishError, Receipt, Route};
+use bellhop_common::backoff::{Backoff, jitter};
+use bellhop_common::enqueue::{StatusError, publish_status};
+use bellhop_common::wire::{TaskError, TaskStatus};
+use jiff::Timestamp;
+use tracing::{debug, error, warn};
+
+use crate::service::Service;
+
+/// Between two attempts to hand an outcome over.
+const RETRY: Backoff = Backoff {
+    base: Duration::from_millis(200),
+    cap: Duration::from_secs(10),
+};
+
+/// Headers of a dead letter.
+mod header {
+    /// Which attempt failed.
+    pub(super) const ATTEMPT: &str = "x-bellhop-attempt";
+    /// The error's code.
+    pub(super) const REASON: &str = "x-bellhop-reason";
+    /// The error's message.
+    pub(super) const ERROR: &str = "x-bellhop-error";
+    /// The queue it came from.
+    pub(super) const QUEUE: &str = "x-bellhop-queue";
+    /// When it was given up.
+    pub(super) const DIED_AT: &str = "x-bellhop-died-at";
+}
+
+/// AMQP headers share one frame with the properties; a long error is cut.
+const MAX_ERROR_BYTES: usize = 1024;
+
+/// What a dead letter keeps of its message.
+#[derive(Debug, Clone)]
+pub(crate) struct Letter {
+    body: Vec<u8>,
+    id: Option<String>,
+    kind: Option<String>,
+    headers: BTreeMap<String, String>,
+}
+
+impl Letter {
+    pub(crate) fn of(delivery: &Delivery) -> Self {
+        let properties = delivery.properties.clone();
+        Self {
+            body: delivery.body.clone(),
+            id: properties.message_id,
+            kind: properties.kind,
+            headers: properties.headers,
+        }
+    }
+
+    /// Which attempt the delivery is, by our own header: the broker's counters do not survive a
+    /// republish.
+    pub(crate) fn attempt(&self) -> u32 {
+        self.number(header::ATTEMPT).unwrap_or(1).max(1)
+    }
+
+    /// How often the broker delivered it before without an answer.
+    pub(crate) fn redeliveries(&self) -> u32 {
+        self.number("x-delivery-count").unwrap_or(0)
+    }
+
+    fn number(&self, name: &str) -> Option<u32> {
+        self.headers.get(name)?.parse().ok()
+    }
+
+    fn into_message(self, queue: &str, error: &TaskError, now: Timestamp) -> Message {
+        let attempt = self.attempt();
+        let mut headers = self.headers;
+        let cut = error.message.floor_char_boundary(MAX_ERROR_BYTES);
+        let message = error.message.get(..cut).unwrap_or_default();
+        for (name, value) in [
+            (header::ATTEMPT, attempt.to_string()),
+            (header::REASON, error.code.clone()),
+            (header::ERROR, message.to_owned()),
+            (header::QUEUE, queue.to_owned()),
+            (header::DIED_AT, now.to_string()),
+        ] {
+            headers.insert(name.to_owned(), value);
+        }
+        Message {
+            body: self.body,
+            id: self.id,
+            kind: self.kind,
+            headers,
+            persistent: true,
+        }
+    }
+}
+
+/// The worker had no more time to hand an outcome over; its message goes back unsettled.
+#[derive(Debug)]
+pub(crate) struct OutOfTime;
+
+/// Puts a message into the dead letters; tries until the broker has it.
+pub(crate) async fn bury(
+    service: &Service,
+    queue: &str,
+    letter: Letter,
+    error: &TaskError,
+) -> Result<(), OutOfTime> {
+    let message = letter.into_message(queue, error, Timestamp::now());
+    let exchange = service.names.dead();
+    let route = Route {
+        exchange: &exchange,
+        key: queue,
+        mandatory: true,
+    };
+    persevere(service, "the dead letter", || {
+        service.publisher.publish(route, &message)
+    })
+    .await
+}
+
+/// Tells the owner the end; tries until the broker has it.
+pub(crate) async fn tell_end(
+    service: &Service,
+    status: &TaskStatus,
+    room: Option<&str>,
+) -> Result<(), OutOfTime> {
+    persevere(service, "the final event", || async {
+        match publish_status(&service.publisher, &service.names, status, room).await {
+            // No repetition makes a key shorter; the job's end does not depend on it.
+            Err(StatusError::Key(error)) => {
+                error!(%error, task_id = status.task_id, "the owner cannot be told");
+                Ok(())
+            }
+            Err(StatusError::Event(error)) => {
+                error!(%error, task_id = status.task_id, "the owner cannot be told");
+                Ok(())
+            }
+            Err(StatusError::Publish(error)) => Err(error),
+            Ok(()) => Ok(()),
+        }
+    })
+    .await
+}
+
+/// Acknowledges. A failure only means that the message returns, and is recognised then.
+pub(crate) async fn acknowledge(receipt: Receipt, task_id: &str) {
+    if let Err(error) = receipt.ack().await {
+        debug!(%error, task_id, "the acknowledgement was lost; the message will return");
+    }
+}
+
+async fn persevere<F>(
+    service: &Service,
+    what: &str,
+    attempt: impl Fn() -> F,
+) -> Result<(), OutOfTime>
+where
+    F: Future<Output = Result<(), PublishError>>,
+{
+    let trying = async {
+        let mut failures = 0;
+        while let Err(error) = attempt().await {
+            warn!(%error, "{what} is not with the broker yet, trying again");
+            tokio::time::sleep(RETRY.pause(failures, jitter())).await;
+            failures += 1;
+        }
+    };
+    tokio::select! {
+        () = trying => Ok(()),
+        () = service.abandon.cancelled() => Err(OutOfTime),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_letter_carries_its_reason_and_what_it_came_with() {
+        let letter = Letter {
+            body: b"{}".to_vec(),
+            id: Some("t1".into()),
+            kind: Some("k".into()),
+            headers: BTreeMap::from([("traceparent".into(), "00-ab".into())]),
+        };
+        let now = "2026-01-15T10:30:00Z".parse().unwrap();
+        let error = TaskError::new("exit_3", "ü".repeat(2000));
+        let message = letter.into_message("default", &error, now);
+        assert_eq!(message.headers["traceparent"], "00-ab");
+        assert_eq!(message.headers["x-bellhop-reason"], "exit_3");
+        assert_eq!(message.headers["x-bellhop-queue"], "default");
+        assert_eq!(message.headers["x-bellhop-attempt"], "1");
+        assert_eq!(message.headers["x-bellhop-died-at"], "2026-01-15T10:30:00Z");
+        assert_eq!(message.headers["x-bellhop-error"].len(), MAX_ERROR_BYTES);
+        assert!(message.persistent);
+    }
+}

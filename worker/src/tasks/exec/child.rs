@@ -1,0 +1,101 @@
+//! A child process with its whole process group.
+
+use std::io;
+use std::process::{ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// A child that leads a process group of its own. Dropping it kills the group.
+///
+/// The group is only ever signalled while its leader has not been reaped: until then the kernel
+/// gives the leader's id, which is also the group's, to nobody else.
+pub(super) struct ProcessGroup {
+    child: Child,
+    leader: Pid,
+    reaped: bool,
+}
+
+/// The ends of the child's standard streams.
+pub(super) struct Pipes {
+    pub(super) stdin: Option<ChildStdin>,
+    pub(super) stdout: Option<ChildStdout>,
+    pub(super) stderr: Option<ChildStderr>,
+}
+
+impl ProcessGroup {
+    /// Starts the program.
+    pub(super) fn spawn(mut command: Command) -> io::Result<(Self, Pipes)> {
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            // tokio then reaps a child that is dropped, too.
+            .kill_on_drop(true);
+        let mut child = command.spawn()?;
+        let leader = child
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .and_then(Pid::from_raw)
+            .ok_or_else(|| io::Error::other("the system gave it no process id"))?;
+        let pipes = Pipes {
+            stdin: child.stdin.take(),
+            stdout: child.stdout.take(),
+            stderr: child.stderr.take(),
+        };
+        Ok((
+            Self {
+                child,
+                leader,
+                reaped: false,
+            },
+            pipes,
+        ))
+    }
+
+    /// Asks every process of the group to end.
+    pub(super) fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Ends every process of the group.
+    pub(super) fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    fn signal(&self, signal: Signal) {
+        if self.reaped {
+            return;
+        }
+        if let Err(error) = kill_process_group(self.leader, signal) {
+            tracing::debug!(%error, leader = self.leader.as_raw_pid(), "the signal was not sent");
+        }
+    }
+
+    /// Waits until the leader has ended, and leaves it to [`reap`](Self::reap).
+    pub(super) async fn ended(&self) -> io::Result<()> {
+        // Listening starts before the first look, so that no end falls in between.
+        let mut children = signal(SignalKind::child())?;
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        while waitid(WaitId::Pid(self.leader), look)?.is_none() {
+            children.recv().await;
+        }
+        Ok(())
+    }
+
+    /// Waits for the leader's end and removes it from the system's table. After this the group
+    /// cannot be signalled any more.
+    pub(super) async fn reap(&mut self) -> io::Result<ExitStatus> {
+        let status = self.child.wait().await;
+        self.reaped = true;
+        status
+    }
+}
+
+impl Drop for ProcessGroup {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,211 @@
+//! `exec`: jobs that a program runs, written in any language.
+//!
+//! `[exec."images.resize"] command = ["/opt/resize", "--fast"]` makes the worker run that program
+//! once for each attempt of a job of that kind. Only the configuration says what is run; a job can
+//! neither choose the program nor add to its command line.
+//!
+//! # What the program gets
+//! - **stdin**: the job's `args` as JSON in one line, then the end of the file. It need not read it.
+//! - **environment**: `BELLHOP_TASK_ID`, `BELLHOP_USER_ID`, `BELLHOP_ATTEMPT` (from 1) and
+//!   `BELLHOP_KIND`; `PATH`, `HOME`, `LANG` and `TZ` as the worker has them; the worker's variables
+//!   that `env` names; those that `set_env` sets. Nothing else.
+//! - **working directory**: `cwd`, or the worker's own.
+//!
+//! # What the program says
+//! - **stdout**: lines of UTF-8 (bad bytes are replaced). An object with the single key `progress`
+//!   is progress, `{"progress": {"percent", "done", "total", "unit", "message"}}`, every field
+//!   optional: `percent` follows from `done` and `total` (whole numbers) when absent, and is kept
+//!   within 0 to 100. A progress line that cannot be understood is passed over. The last other line
+//!   that is not blank is the result: as JSON if it is JSON, as a text otherwise; `null` when there
+//!   is none. A line may have `max_output` bytes (1 MiB).
+//!   Most languages buffer what they write into a pipe, so flush after each line.
+//! - **stderr**: anything; the last 8 KiB go into the error message when the attempt fails, and so
+//!   to the job's owner.
+//! - **exit code**: 0 is success. 75 (`EX_TEMPFAIL`) is a failure that may pass: try again. Any
+//!   other is a failure for good.
+//!
+//! ```python
+//! import json, sys
+//! args = json.load(sys.stdin)
+//! for n in range(args["pages"]):
+//!     print(json.dumps({"progress": {"done": n, "total": args["pages"], "unit": "pages"}}), flush=True)
+//! print(json.dumps({"pages": args["pages"]}))
+//! ```
+//!
+//! # How it ends
+//! | what happens | outcome |
+//! |---|---|
+//! | exit code 0 | done |
+//! | exit code 75 | retry, code `exit_75` |
+//! | another exit code *n* | failed, code `exit_<n>` |
+//! | ended by signal *n* | failed, code `signal_<n>` |
+//! | a line on stdout is too long | failed, code `output_too_large`; the program is killed |
+//! | the program cannot be started | failed, code `spawn_failed` |
+//! | the system does not say how the program ended | failed, code `wait_failed` |
+//! | the job is cancelled | cancelled, whatever the program says then |
+//!
+//! The program leads a process group. When the job is cancelled or its time is up, the group gets
+//! SIGTERM, and SIGKILL when `grace` (5 s) has passed. When the program has ended, the rest of its
+//! group is killed: at once, or after a second when it still holds stdout or stderr open. So no
+//! process outlives its job, save one that leaves the group (`setsid`), and all when the worker
+//! itself is killed with SIGKILL: they notice it by their closed pipes.
+
+mod attend;
+mod child;
+mod config;
+mod output;
+mod tail;
+
+use std::os::unix::process::ExitStatusExt;
+use std::pin::pin;
+use std::process::ExitStatus;
+
+use futures_util::future::{BoxFuture, FutureExt};
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::outcome::Outcome;
+use crate::registry::Handler;
+use crate::task::TaskContext;
+use attend::{Ending, attend, streams};
+use child::ProcessGroup;
+use config::ALWAYS_PASSED;
+pub use config::{ExecConfig, InvalidExec};
+use output::Output;
+use tail::Tail;
+
+/// `EX_TEMPFAIL` of `sysexits.h`: the program asks for another attempt.
+const EX_TEMPFAIL: i32 = 75;
+
+/// The handler of a kind whose jobs a program runs: args as JSON on stdin, progress as JSON lines
+/// on stdout, the last line is the result.
+#[derive(Debug)]
+pub struct Exec {
+    kind: String,
+    config: ExecConfig,
+}
+
+impl Exec {
+    /// A handler that runs the program of `config` for jobs of `kind`.
+    ///
+    /// # Errors
+    /// [`InvalidExec`] with the [problems](ExecConfig::problems) of `config`. Whether the program
+    /// exists shows when it is run.
+    pub fn new(kind: impl Into<String>, config: ExecConfig) -> Result<Self, InvalidExec> {
+        let kind = kind.into();
+        let problems = config.problems(&kind);
+        if problems.is_empty() {
+            Ok(Self { kind, config })
+        } else {
+            Err(InvalidExec(problems))
+        }
+    }
+
+    async fn attempt(&self, ctx: TaskContext, args: Value) -> Outcome {
+        if ctx.cancelled().is_cancelled() {
+            return Outcome::Cancelled;
+        }
+        let (mut group, pipes) = match ProcessGroup::spawn(self.command(&ctx)) {
+            Ok(started) => started,
+            Err(error) => return self.spawn_failed(&error),
+        };
+        let mut output = Output::new(self.config.max_output.bytes());
+        let mut tail = Tail::default();
+        let ending = {
+            let streams = pin!(streams(pipes, args, &mut output, &mut tail, &ctx));
+            attend(&group, streams, ctx.cancelled(), self.config.grace.0).await
+        };
+        group.kill();
+        let status = group.reap().await;
+        let result = output.finish(|progress| ctx.progress(progress));
+        if output.malformed > 0 {
+            let lines = output.malformed;
+            tracing::debug!(task.id = %ctx.task_id, lines, "progress lines were not understood");
+        }
+        match (ending, status) {
+            (Ending::Cancelled, _) => Outcome::Cancelled,
+            (Ending::TooLong, _) => self.too_long(),
+            (Ending::Itself, Ok(status)) => verdict(status, result, &tail.text()),
+            (Ending::Itself, Err(error)) => Outcome::fail(
+                "wait_failed",
+                format!("it is not known how the program ended: {error}"),
+            ),
+        }
+    }
+
+    fn command(&self, ctx: &TaskContext) -> Command {
+        let mut command = Command::new(self.program());
+        command.args(self.config.command.iter().skip(1)).env_clear();
+        for name in ALWAYS_PASSED
+            .into_iter()
+            .chain(self.config.env.iter().map(String::as_str))
+        {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        for (name, value) in &self.config.set_env {
+            command.env(name, value.expose());
+        }
+        command
+            .env("BELLHOP_TASK_ID", &ctx.task_id)
+            .env("BELLHOP_USER_ID", &ctx.user_id)
+            .env("BELLHOP_ATTEMPT", ctx.attempt.to_string())
+            .env("BELLHOP_KIND", &self.kind);
+        if let Some(cwd) = &self.config.cwd {
+            command.current_dir(cwd);
+        }
+        command
+    }
+
+    fn program(&self) -> &str {
+        self.config.command.first().map_or("", String::as_str)
+    }
+
+    fn spawn_failed(&self, error: &std::io::Error) -> Outcome {
+        let program = self.program();
+        // The system says "not found" for both.
+        let reason = match &self.config.cwd {
+            Some(cwd) if !cwd.is_dir() => format!("its folder {} does not exist", cwd.display()),
+            _ => error.to_string(),
+        };
+        Outcome::fail(
+            "spawn_failed",
+            format!("the program {program:?} could not be started: {reason}"),
+        )
+    }
+
+    fn too_long(&self) -> Outcome {
+        let message = format!(
+            "the program wrote a line of more than {} to stdout: \
+             write shorter lines, or raise max_output",
+            self.config.max_output
+        );
+        Outcome::fail("output_too_large", message)
+    }
+}
+
+impl Handler for Exec {
+    fn run(&self, ctx: TaskContext, args: Value) -> BoxFuture<'_, Outcome> {
+        self.attempt(ctx, args).boxed()
+    }
+}
+
+/// What the end of a program means.
+fn verdict(status: ExitStatus, result: Value, stderr: &str) -> Outcome {
+    let (code, how) = match (status.code(), status.signal()) {
+        (Some(0), _) => return Outcome::Done(result),
+        (Some(code), _) => (format!("exit_{code}"), format!("exit code {code}")),
+        (None, Some(signal)) => (format!("signal_{signal}"), status.to_string()),
+        (None, None) => ("exit_unknown".into(), status.to_string()),
+    };
+    let message = match stderr {
+        "" => format!("the program ended with {how}"),
+        stderr => format!("the program ended with {how}: {stderr}"),
+    };
+    if status.code() == Some(EX_TEMPFAIL) {
+        Outcome::retry(code, message)
+    } else {
+        Outcome::fail(code, message)
+    }
+}

@@ -1,0 +1,7 @@
+//! The handlers that come with the worker.
+
+mod checksum;
+mod exec;
+
+pub use checksum::{Checksum, ChecksumArgs, RootError};
+pub use exec::{Exec, ExecConfig, InvalidExec};
