@@ -1,0 +1,13 @@
+//! The system as its users meet it, one file per behaviour. Needs a broker: run with
+//! `scripts/with-broker cargo nextest run`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests report by panicking"
+)]
+
+mod tasks;
+
+mod job;

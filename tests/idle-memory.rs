@@ -1,0 +1,3 @@
+//! Prints what an idle, authenticated connection costs the notifier.
+
+fn main() {}

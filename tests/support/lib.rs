@@ -1,0 +1,23 @@
+//! What the end-to-end tests stand on: a real broker, the two services in this process or as
+//! programs, a WebSocket client, and a double of Mattermost.
+#![allow(
+    missing_docs,
+    missing_debug_implementations,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    clippy::missing_errors_doc,
+    clippy::must_use_candidate,
+    clippy::print_stderr,
+    clippy::indexing_slicing,
+    reason = "this is test code: a panic is how it reports"
+)]
+
+pub mod broker;
+pub mod client;
+#[path = "mattermost/mod.rs"]
+pub mod mattermost;
+pub mod program;
+pub mod rabbit;
+pub mod stack;

@@ -1,0 +1,103 @@
+//! The services as programs, for what only a process can do: be killed, get a signal.
+
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::broker::free_port;
+use crate::stack::{PATIENCE, SECRET, Stack, http};
+
+/// A running program. Killed when dropped.
+pub struct Program {
+    child: Child,
+    pub port: u16,
+}
+
+/// The path of a program of the workspace, beside the test's own.
+pub fn path(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let path = test.parent().unwrap().parent().unwrap().join(name);
+    assert!(
+        path.exists(),
+        "{} is not built: run cargo build",
+        path.display()
+    );
+    path
+}
+
+/// A command with nothing of this process's environment but the way to find programs.
+pub fn command(name: &str, stack: &Stack) -> Command {
+    let mut command = Command::new(path(name));
+    command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("BELLHOP_AMQP__URL", &stack.url)
+        .env("BELLHOP_AMQP__PREFIX", &stack.prefix)
+        .kill_on_drop(true);
+    if name == "notifier" {
+        command.env("BELLHOP_AUTH__SECRET", SECRET);
+    }
+    command
+}
+
+impl Program {
+    /// Starts `<name> run` with settings (`key=value`), and waits until it is ready.
+    pub async fn start(name: &str, stack: &Stack, settings: &[&str]) -> Self {
+        let port = free_port();
+        let mut command = command(name, stack);
+        command
+            .args(["run", "--set", &format!("http.listen=127.0.0.1:{port}")])
+            .stderr(Stdio::piped());
+        for setting in settings {
+            command.args(["--set", setting]);
+        }
+        let mut child = command.spawn().unwrap();
+        // Its log goes into the test's output, which is shown when the test fails.
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let label = format!("{name} {}", child.id().unwrap_or_default());
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                eprintln!("[{label}] {line}");
+            }
+        });
+        let program = Self { child, port };
+        program.wait_ready().await;
+        program
+    }
+
+    async fn wait_ready(&self) {
+        let url = format!("http://127.0.0.1:{}/readyz", self.port);
+        let wait = async {
+            loop {
+                let answer = http().get(&url).send().await;
+                if answer.is_ok_and(|answer| answer.status() == 200) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, wait).await.expect("the program is ready");
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id().unwrap()).unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        timeout(Duration::from_mins(1), self.child.wait())
+            .await
+            .expect("the program ends")
+            .unwrap()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+}
