@@ -5,7 +5,7 @@ use std::time::Duration;
 use bellhop_common::config::HumanDuration;
 use bellhop_tests::stack::{Stack, no_args, open_kind, token};
 use bellhop_worker::Registry;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::tasks::{Break, Count, Gated};
 
@@ -62,16 +62,9 @@ async fn progress_is_conflated_and_the_last_state_arrives() {
     notifier.stop().await;
 }
 
-#[tokio::test]
-async fn every_kind_of_failure_reaches_the_owner_and_the_dead_letters() {
-    let stack = Stack::shared();
-    let mut config = stack.worker_config();
-    config.jobs.grace = HumanDuration(Duration::from_millis(100));
-    let worker = stack.worker(config, Registry::new().with(Break)).await;
-    let notifier = stack.notifier(stack.notifier_config()).await;
-    let mut ann = stack.client(&notifier, "ann").await;
-    let rabbit = stack.rabbit().await;
-    for (job, code, message) in [
+/// Jobs that fail, with the code and a part of the message that their owner must see.
+fn failures() -> Vec<(Value, &'static str, &'static str)> {
+    vec![
         (
             json!({"kind": "break", "args": {"how": "fail", "message": "no disk"}}),
             "broken",
@@ -112,7 +105,19 @@ async fn every_kind_of_failure_reaches_the_owner_and_the_dead_letters() {
             "timeout",
             "longer than 1s",
         ),
-    ] {
+    ]
+}
+
+#[tokio::test]
+async fn every_kind_of_failure_reaches_the_owner_and_the_dead_letters() {
+    let stack = Stack::shared();
+    let mut config = stack.worker_config();
+    config.jobs.grace = HumanDuration(Duration::from_millis(100));
+    let worker = stack.worker(config, Registry::new().with(Break)).await;
+    let notifier = stack.notifier(stack.notifier_config()).await;
+    let mut ann = stack.client(&notifier, "ann").await;
+    let rabbit = stack.rabbit().await;
+    for (job, code, message) in failures() {
         let mut job = job;
         let id = format!("job-{code}");
         job["id"] = json!(id);
@@ -127,7 +132,7 @@ async fn every_kind_of_failure_reaches_the_owner_and_the_dead_letters() {
         assert_eq!(letter.headers["x-bellhop-reason"], code);
         assert_eq!(letter.headers["x-bellhop-queue"], "default");
         assert_eq!(letter.routing_key, "default");
-        let body: serde_json::Value = serde_json::from_slice(&letter.body).unwrap();
+        let body: Value = serde_json::from_slice(&letter.body).unwrap();
         assert_eq!(body, job, "the dead letter is the job as it came");
     }
     worker.stop().await;
@@ -221,7 +226,7 @@ async fn a_job_by_http_belongs_to_the_caller() {
         .await
         .unwrap();
     assert_eq!(answer.status(), 202);
-    let answer: serde_json::Value = answer.json().await.unwrap();
+    let answer: Value = answer.json().await.unwrap();
     let id = answer["task_id"].as_str().unwrap();
     let states = ann.task_to_end(id).await;
     assert_eq!(states[0]["status"], "queued");

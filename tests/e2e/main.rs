@@ -10,4 +10,8 @@
 
 mod tasks;
 
+mod alerts;
+mod broker_away;
 mod job;
+mod tls;
+mod worker_gone;

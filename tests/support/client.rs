@@ -88,9 +88,9 @@ impl Client {
                     "rev must grow: {states:?}"
                 );
             }
-            let status = state["status"].as_str().unwrap().to_owned();
+            let ended = state["status"] != "queued" && state["status"] != "running";
             states.push(state);
-            if ["succeeded", "failed", "cancelled"].contains(&status.as_str()) {
+            if ended {
                 return states;
             }
         }

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bellhop_common::config::{AmqpUrl, Secret};
+use bellhop_common::config::{AmqpUrl, LogConfig, LogFormat, Secret};
+use bellhop_common::telemetry::init_logs;
 use bellhop_common::wire::Job;
 use bellhop_notifier::auth::mint;
 use bellhop_notifier::{NotifierConfig, OpenKind};
@@ -89,6 +90,12 @@ impl Stack {
 
     /// On a given broker.
     pub fn on(url: String) -> Self {
+        // Shown when a test fails; an error means that an earlier stack of the test did it.
+        let level = "info,bellhop_common=debug,bellhop_worker=debug,bellhop_notifier=debug";
+        drop(init_logs(&LogConfig {
+            level: level.into(),
+            format: LogFormat::Text,
+        }));
         Self {
             url,
             prefix: fresh_prefix(),

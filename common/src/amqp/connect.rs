@@ -140,9 +140,14 @@ pub(super) enum SessionError {
     /// too long.
     #[error("the broker ended the consumer of {0}")]
     ConsumerEnded(String),
-    /// Declaring took too long.
-    #[error("the broker did not answer within {0:?}")]
-    Timeout(Duration),
+    /// A step took too long.
+    #[error("the broker did not answer within {after:?} to: {step}")]
+    Timeout {
+        /// How long we waited.
+        after: Duration,
+        /// For what.
+        step: String,
+    },
     /// A publisher found the channel unusable.
     #[error("the channel no longer takes messages")]
     ChannelBroken,
@@ -195,6 +200,21 @@ async fn close(connection: &Connection) {
         if timeout(CLOSE_TIMEOUT, goodbye).await.is_err() {
             warn!("RabbitMQ did not answer the goodbye in time");
         }
+    }
+}
+
+/// Does one step with the broker within `limit`; `step` names it where it takes longer.
+pub(super) async fn in_time<T>(
+    limit: Duration,
+    step: impl Into<String>,
+    work: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, SessionError> {
+    match timeout(limit, work).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(SessionError::Timeout {
+            after: limit,
+            step: step.into(),
+        }),
     }
 }
 

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::connect::{Session, SessionError, fatal, supervise};
+use super::connect::{Session, SessionError, fatal, in_time, supervise};
 use super::delivery::Delivery;
 use super::topology::{Topology, bind};
 use crate::config::AmqpConfig;
@@ -41,6 +41,16 @@ pub enum Source {
         /// Beyond this the broker drops the oldest messages: we are too slow to be of use.
         max_bytes: u32,
     },
+}
+
+impl Source {
+    /// The queue's name, as far as it is known before it is declared.
+    fn name(&self) -> &str {
+        match self {
+            Self::Queue(name) => name,
+            Self::Own { stem, .. } => stem,
+        }
+    }
 }
 
 /// One queue, how much of it we hold at once, and where its messages go.
@@ -120,22 +130,21 @@ impl ConsumeSession {
         connection: &Connection,
         pumps: &mut JoinSet<SessionError>,
     ) -> Result<Vec<(Channel, Uuid)>, SessionError> {
-        let subscribing = async {
+        let declaring = async {
             let channel = connection.create_channel().await?;
-            self.topology.declare(&channel).await?;
-            let mut consumers = Vec::new();
-            for subscription in &self.subscriptions {
-                let channel = connection.create_channel().await?;
-                let tag = Uuid::now_v7();
-                let (queue, consumer) = subscribe(&channel, subscription, tag).await?;
-                pumps.spawn(pump(queue, consumer, subscription.deliveries.clone()));
-                consumers.push((channel, tag));
-            }
-            Ok(consumers)
+            self.topology.declare(&channel).await
         };
-        timeout(self.limit, subscribing)
-            .await
-            .unwrap_or(Err(SessionError::Timeout(self.limit)))
+        in_time(self.limit, "declare exchanges and queues", declaring).await?;
+        let mut consumers = Vec::new();
+        for subscription in &self.subscriptions {
+            let tag = Uuid::now_v7();
+            let step = format!("consume {}", subscription.source.name());
+            let subscribing = subscribe(connection, subscription, tag);
+            let (channel, queue, consumer) = in_time(self.limit, step, subscribing).await?;
+            pumps.spawn(pump(queue, consumer, subscription.deliveries.clone()));
+            consumers.push((channel, tag));
+        }
+        Ok(consumers)
     }
 }
 
@@ -178,10 +187,11 @@ impl Session for ConsumeSession {
 }
 
 async fn subscribe(
-    channel: &Channel,
+    connection: &Connection,
     subscription: &Subscription,
     tag: Uuid,
-) -> Result<(String, lapin::Consumer), SessionError> {
+) -> lapin::Result<(Channel, String, lapin::Consumer)> {
+    let channel = connection.create_channel().await?;
     // Per consumer, not global: quorum queues have no global prefetch.
     channel
         .basic_qos(subscription.prefetch, BasicQosOptions::default())
@@ -211,7 +221,7 @@ async fn subscribe(
                 .queue_declare(name.as_str().into(), options, arguments)
                 .await?;
             for pattern in patterns {
-                bind(channel, &name, exchange, pattern).await?;
+                bind(&channel, &name, exchange, pattern).await?;
             }
             name
         }
@@ -222,7 +232,7 @@ async fn subscribe(
         .basic_consume(queue.as_str().into(), tag.into(), options, arguments)
         .await?;
     debug!(queue, prefetch = subscription.prefetch, "consuming");
-    Ok((queue, consumer))
+    Ok((channel, queue, consumer))
 }
 
 async fn pump(

@@ -11,11 +11,11 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection, Event};
 use thiserror::Error;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{interval, timeout, timeout_at};
+use tokio::time::{interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::connect::{Session, SessionError, fatal, supervise};
+use super::connect::{Session, SessionError, fatal, in_time, supervise};
 use super::topology::Topology;
 use crate::config::AmqpConfig;
 use crate::telemetry::Component;
@@ -321,9 +321,7 @@ impl PublishSession {
                 .await?;
             Ok(channel)
         };
-        timeout(self.limit, opening)
-            .await
-            .unwrap_or(Err(SessionError::Timeout(self.limit)))
+        in_time(self.limit, "declare exchanges and queues", opening).await
     }
 
     async fn watch_over(

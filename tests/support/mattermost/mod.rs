@@ -173,8 +173,7 @@ impl Mattermost {
         *self.shared.requests.borrow()
     }
 
-    /// Waits until at least `count` posts have been accepted since the start, and returns them all; what there is
-    /// when `within` is over.
+    /// Waits until at least `count` posts have been accepted since the start, and returns them all.
     ///
     /// # Errors
     /// The posts there are when `within` is over.

@@ -228,9 +228,11 @@ fn inline(paragraph: &str, reading: &mut Reading) {
                 rest = after;
             }
         } else if let ('\\', Some(escaped)) = (c, escaped) {
+            reading.markup.push("escape".to_owned());
             plain.push(escaped);
             rest = after.split_at(1).1;
         } else if let Some((decoded, after)) = character_reference(rest) {
+            reading.markup.push("character reference".to_owned());
             plain.push(decoded);
             rest = after;
         } else {

@@ -52,7 +52,7 @@ async fn some_bytes(seen: &mut Receiver<Option<Progress>>) {
             .as_ref()
             .is_some_and(|progress| progress.done > Some(0))
     };
-    timeout(Duration::from_secs(60), seen.wait_for(started))
+    timeout(Duration::from_mins(1), seen.wait_for(started))
         .await
         .unwrap()
         .unwrap();
@@ -67,7 +67,7 @@ async fn a_cancelled_job_ends_within_a_file() {
     let task = tokio::spawn(async move { run_in(ctx, &root, json!({})).await });
     some_bytes(&mut seen).await;
     cancel.cancel();
-    let outcome = timeout(Duration::from_secs(60), task)
+    let outcome = timeout(Duration::from_mins(1), task)
         .await
         .unwrap()
         .unwrap();
@@ -103,5 +103,5 @@ async fn a_dropped_job_stops_its_thread() {
     assert!(task.await.unwrap_err().is_cancelled());
     // The thread holds the sender of the progress until it ends.
     let ended = async { while seen.changed().await.is_ok() {} };
-    timeout(Duration::from_secs(60), ended).await.unwrap();
+    timeout(Duration::from_mins(1), ended).await.unwrap();
 }

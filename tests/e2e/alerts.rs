@@ -1,0 +1,124 @@
+//! A failed job is posted to Mattermost, once, whatever Mattermost does meanwhile.
+
+use std::time::{Duration, Instant};
+
+use bellhop_common::config::Secret;
+use bellhop_notifier::NotifierConfig;
+use bellhop_tests::mattermost::{Mattermost, Mode, mentions};
+use bellhop_tests::stack::{PATIENCE, Running, Stack};
+use bellhop_worker::Registry;
+use serde_json::json;
+
+use crate::tasks::Break;
+
+async fn services(stack: &Stack, double: &Mattermost) -> (Running, Running) {
+    let worker = stack
+        .worker(stack.worker_config(), Registry::new().with(Break))
+        .await;
+    let notifier = stack.notifier(config(stack, double)).await;
+    (worker, notifier)
+}
+
+fn config(stack: &Stack, double: &Mattermost) -> NotifierConfig {
+    let mut config = stack.notifier_config();
+    config.mattermost.webhook_url = Some(Secret::new(double.hook_url()));
+    config.mattermost.task_url = Some("https://bell.example/tasks/{task_id}".into());
+    config
+}
+
+#[tokio::test]
+async fn a_failure_is_posted_with_everything_and_mentions_nobody() {
+    let stack = Stack::shared();
+    let double = Mattermost::start().await.unwrap();
+    let (worker, notifier) = services(&stack, &double).await;
+    let hostile = "@channel <!here> [click](https://evil.example) ``` @alice ![x](http://e/x.png)";
+    let args = json!({"how": "fail", "message": hostile});
+    let id = stack.enqueue("break", args, "@all").await;
+    let posts = double.wait_for_posts(1, PATIENCE).await.unwrap();
+    let shown = format!("{:?}", posts[0]);
+    for wants in ["break", &id, "broken", "https://bell.example/tasks/"] {
+        assert!(shown.contains(wants), "{wants} in {shown}");
+    }
+    assert_eq!(mentions(&posts[0]), Vec::<String>::new());
+    assert_eq!(posts.len(), 1);
+    worker.stop().await;
+    notifier.stop().await;
+}
+
+#[tokio::test]
+async fn an_outage_of_mattermost_loses_nothing() {
+    let stack = Stack::shared();
+    let double = Mattermost::start().await.unwrap();
+    double.set_mode(Mode::Status(503));
+    let (worker, notifier) = services(&stack, &double).await;
+    for n in 0..3 {
+        let args = json!({"how": "fail", "message": format!("failure {n}")});
+        stack.enqueue("break", args, "ann").await;
+    }
+    double.wait_for_requests(1, PATIENCE).await.unwrap();
+    // The notifier is replaced in the middle of the outage.
+    notifier.stop().await;
+    let notifier = stack.notifier(config(&stack, &double)).await;
+    double.wait_for_requests(2, PATIENCE).await.unwrap();
+    double.set_mode(Mode::Healthy);
+    let posts = double.wait_for_posts(3, PATIENCE).await.unwrap();
+    for n in 0..3 {
+        let about = format!("failure {n}");
+        let tell = posts
+            .iter()
+            .filter(|post| format!("{post:?}").contains(&about));
+        assert_eq!(tell.count(), 1, "{about}: {posts:?}");
+    }
+    worker.stop().await;
+    notifier.stop().await;
+    let rabbit = stack.rabbit().await;
+    assert_eq!(rabbit.ready("alerts").await, 0);
+    assert_eq!(
+        rabbit.ready("dead").await,
+        3,
+        "the jobs themselves, and no alert"
+    );
+}
+
+#[tokio::test]
+async fn retry_after_is_honoured() {
+    let stack = Stack::shared();
+    let double = Mattermost::start().await.unwrap();
+    double.set_mode(Mode::RateLimited(Some(3)));
+    let (worker, notifier) = services(&stack, &double).await;
+    stack
+        .enqueue("break", json!({"how": "fail", "message": "x"}), "ann")
+        .await;
+    double.wait_for_requests(1, PATIENCE).await.unwrap();
+    let limited = Instant::now();
+    double.set_mode(Mode::Healthy);
+    double.wait_for_posts(1, PATIENCE).await.unwrap();
+    let waited = limited.elapsed();
+    assert!(waited >= Duration::from_millis(2900), "only {waited:?}");
+    worker.stop().await;
+    notifier.stop().await;
+}
+
+#[tokio::test]
+async fn an_alert_that_mattermost_refuses_goes_to_the_dead_letters() {
+    let stack = Stack::shared();
+    let double = Mattermost::start().await.unwrap();
+    let worker = stack
+        .worker(stack.worker_config(), Registry::new().with(Break))
+        .await;
+    let mut refused = config(&stack, &double);
+    refused.mattermost.channel = Some("no-such-channel".into());
+    let notifier = stack.notifier(refused).await;
+    stack
+        .enqueue("break", json!({"how": "fail", "message": "x"}), "ann")
+        .await;
+    let rabbit = stack.rabbit().await;
+    let letters = [rabbit.take("dead").await, rabbit.take("dead").await];
+    let alert = letters.iter().find(|letter| letter.routing_key == "alerts");
+    let alert = alert.expect("the alert is a dead letter");
+    assert_eq!(alert.headers["x-bellhop-reason"], "alert_refused");
+    assert!(alert.headers["x-bellhop-error"].contains("404"));
+    assert!(double.posts().is_empty());
+    worker.stop().await;
+    notifier.stop().await;
+}
