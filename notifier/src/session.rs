@@ -172,7 +172,7 @@ impl Session {
             let left = Timestamp::now().duration_until(expires);
             // A far future would overflow the clock; look again in a year.
             let left = Duration::try_from(left).unwrap_or_default();
-            Instant::now() + left.min(Duration::from_secs(365 * 24 * 3600))
+            Instant::now() + left.min(Duration::from_hours(365 * 24))
         });
         self.heartbeat.ends_at(end);
     }

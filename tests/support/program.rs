@@ -18,10 +18,16 @@ pub struct Program {
     pub port: u16,
 }
 
-/// The path of a program of the workspace, beside the test's own.
+/// The path of a program of the workspace: beside our own, or above, as tests are in `deps`.
 pub fn path(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let path = test.parent().unwrap().parent().unwrap().join(name);
+    let own = std::env::current_exe().unwrap();
+    let folder = own.parent().unwrap();
+    let folder = if folder.ends_with("deps") {
+        folder.parent().unwrap()
+    } else {
+        folder
+    };
+    let path = folder.join(name);
     assert!(
         path.exists(),
         "{} is not built: run cargo build",

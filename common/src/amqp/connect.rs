@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use crate::backoff::{Backoff, jitter};
 use crate::config::{AmqpConfig, TlsConfig};
-use crate::telemetry::Component;
+use crate::telemetry::{Component, with_causes};
 
 const RECONNECT: Backoff = Backoff {
     base: Duration::from_millis(200),
@@ -178,10 +178,15 @@ pub(super) async fn supervise(
                 if since.elapsed() >= SOUND_AFTER {
                     failures = 0;
                 }
-                error!(amqp.connection = name, %error, "lost RabbitMQ, connecting again");
+                let error = with_causes(&error);
+                error!(
+                    amqp.connection = name,
+                    error, "lost RabbitMQ, connecting again"
+                );
             }
             Err(error) => {
-                warn!(amqp.connection = name, %error, url = %config.url, "cannot reach RabbitMQ, trying again");
+                let error = with_causes(&error);
+                warn!(amqp.connection = name, error, url = %config.url, "cannot reach RabbitMQ, trying again");
             }
         }
         let pause = RECONNECT.pause(failures, jitter());

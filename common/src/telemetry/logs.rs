@@ -53,3 +53,40 @@ pub fn init_logs(config: &LogConfig) -> Result<(), LogError> {
     };
     started.map_err(LogError::Twice)
 }
+
+/// An error with its causes in one line, `outer: inner: innermost`, for a log line or a message.
+#[must_use]
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        // Transparent errors repeat their cause.
+        if !line.ends_with(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        source = cause.source();
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Error)]
+    #[error("cannot open the door")]
+    struct Outer(#[source] Inner);
+
+    #[derive(Debug, Error)]
+    #[error(transparent)]
+    struct Inner(#[from] std::fmt::Error);
+
+    #[test]
+    fn every_cause_is_told_once() {
+        let line = with_causes(&Outer(Inner(std::fmt::Error)));
+        let cause = std::fmt::Error.to_string();
+        assert_eq!(line, format!("cannot open the door: {cause}"));
+    }
+}

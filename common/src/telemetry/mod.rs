@@ -5,5 +5,5 @@ mod logs;
 mod metrics;
 
 pub use self::health::{Component, Health};
-pub use self::logs::{LogError, init_logs};
+pub use self::logs::{LogError, init_logs, with_causes};
 pub use self::metrics::{Metrics, MetricsError};

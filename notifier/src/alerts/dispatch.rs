@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bellhop_common::amqp::{Delivery, Message, PublishError, Route};
 use bellhop_common::backoff::jitter;
+use bellhop_common::telemetry::with_causes;
 use bellhop_common::wire::{Event, TaskStatus};
 use metrics::counter;
 use tokio::sync::mpsc;
@@ -66,9 +67,11 @@ async fn post_one(gateway: &Gateway, client: &Mattermost, delivery: Delivery) {
         failures += 1;
         let pause = retry_pause(&error, failures, jitter());
         counter!("bellhop_notifier_alerts_total", "outcome" => "delayed").increment(1);
-        // The cause is where the outage is told from the rate limit.
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
-        warn!(%error, cause, ?pause, "an alert waits in its queue");
+        warn!(
+            error = with_causes(&error),
+            ?pause,
+            "an alert waits in its queue"
+        );
         tokio::time::sleep(pause).await;
         if failures >= STEP_ASIDE_AFTER && is_internal_error(&error) {
             match step_aside(gateway, &delivery).await {

@@ -7,7 +7,7 @@
 //!
 //! - [`code_span`] and [`code_block`] for everything that is rendered as markdown. No parser looks inside code, so
 //!   the text stays readable and can be copied; only what would end the code is changed.
-//! - [`line`] for a title, a footer or a fallback, which one client renders and another shows as it is. It changes
+//! - [`line()`] for a title, a footer or a fallback, which one client renders and another shows as it is. It changes
 //!   as few characters as it can, and plain names such as `files.checksum` not at all.
 //!
 //! Control characters, invisible ones and those that reorder text are dropped everywhere.
@@ -15,7 +15,7 @@
 /// Splits a token for every parser and shows as nothing. Mattermost treats it as a character that is in no name.
 const ZERO_WIDTH_SPACE: char = '\u{200b}';
 
-/// Looks like `|`, but ends no table cell and no `<url|text>`, which the server rewrites even inside code.
+/// Looks like `|`, but makes no `<url|text>`.
 const BAR: char = '\u{2223}';
 
 /// What stands in a code slot that has nothing to show: Mattermost shows empty code as two backticks.
@@ -44,8 +44,8 @@ pub fn line(text: &str, max_chars: usize) -> String {
         }
         match c {
             '`' => out.push('\''),
-            '|' => out.push(BAR),
             '<' => out.push('\u{2039}'),
+            // Alone it does nothing, but it would look odd.
             '>' => out.push('\u{203a}'),
             '*' => out.push('\u{2217}'),
             '$' => out.push('\u{fe69}'),
@@ -77,17 +77,7 @@ pub fn code_span(text: &str, max_chars: usize) -> String {
     if text.is_empty() {
         return NOTHING.to_owned();
     }
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('`');
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '`' => out.push('\''),
-            _ => push_in_code(&mut out, c, chars.peek().copied()),
-        }
-    }
-    out.push('`');
-    out
+    format!("`{}`", unlike_slack(&text).replace('`', "'"))
 }
 
 /// Untrusted text of several lines as a code block, for a slot that is rendered as markdown and holds nothing else.
@@ -98,26 +88,15 @@ pub fn code_span(text: &str, max_chars: usize) -> String {
 #[must_use]
 pub fn code_block(text: &str, max_chars: usize) -> String {
     let mut body = String::new();
-    let mut seen = 0_usize;
-    let mut backticks = 0_usize;
-    let mut chars = visible(text.trim()).peekable();
-    while let Some(c) = chars.next() {
-        backticks = if c == '`' { backticks + 1 } else { 0 };
-        // Three in a row could close the block.
-        if backticks == 3 {
-            body.push(ZERO_WIDTH_SPACE);
-            backticks = 1;
-        }
+    for c in visible(text.trim()).take(max_chars.saturating_add(1)) {
         match c {
             '\t' => body.push_str("    "),
-            _ => push_in_code(&mut body, c, chars.peek().copied()),
-        }
-        seen += 1;
-        if seen > max_chars {
-            break;
+            // Three in a row could close the block.
+            '`' if body.ends_with("``") => body.extend([ZERO_WIDTH_SPACE, '`']),
+            _ => body.push(c),
         }
     }
-    let body = shorten(body, max_chars);
+    let body = shorten(unlike_slack(&body), max_chars);
     let body = body.trim_matches('\n').trim_end();
     if body.is_empty() {
         return String::new();
@@ -125,13 +104,15 @@ pub fn code_block(text: &str, max_chars: usize) -> String {
     format!("```\n{body}\n```")
 }
 
-/// Mattermost replaces `<!channel>`, `<@id>` and `<url|text>` in the raw text, before it knows what is code.
-fn push_in_code(out: &mut String, c: char, next: Option<char>) {
-    match c {
-        '|' => out.push(BAR),
-        '<' if matches!(next, Some('!' | '@')) => out.extend(['<', ZERO_WIDTH_SPACE]),
-        _ => out.push(c),
+/// The server replaces `<!channel>`, `<@id>` and `<url|text>` before it knows what is code; there it would notify
+/// nobody, but show something else than was sent.
+fn unlike_slack(text: &str) -> String {
+    if !text.contains('<') {
+        return text.to_owned();
     }
+    text.replace("<!", "<\u{200b}!")
+        .replace("<@", "<\u{200b}@")
+        .replace('|', BAR.encode_utf8(&mut [0; 4]))
 }
 
 /// Whether the text could be a list, heading, quote, table, rule or fence, all of which have to start the line.

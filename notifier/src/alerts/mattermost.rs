@@ -166,7 +166,7 @@ impl Mattermost {
             .connect_timeout(CONNECT_TIMEOUT.min(timeout))
             .timeout(timeout)
             .build()
-            .map_err(|error| SetupError::Client(error.without_url()))?;
+            .map_err(SetupError::Client)?;
         Ok(Self { client, webhook })
     }
 

@@ -96,13 +96,14 @@ function writeConnection() {
   const { name, why, until, remedy } = connectionState;
   const button = byId("reconnect");
   byId("connection").dataset.state = name;
-  byId("connection-text").textContent = {
+  const text = {
     idle: () => "Not connected",
     connecting: () => "Connecting…",
     live: () => "Live",
     waiting: () => `Reconnecting in ${Math.max(1, Math.ceil((until - Date.now()) / 1000))} s: ${why}`,
     closed: () => `Closed: ${why}`,
   }[name]();
+  if (byId("connection-text").textContent !== text) byId("connection-text").textContent = text;
   button.textContent = name === "waiting" ? "Now" : "Connect again";
   const needed = name === "waiting" || remedy === "reconnect";
   // Hiding the focused button would throw a keyboard user back to the top of the page.

@@ -75,7 +75,7 @@ class Card {
       outcome: element("p", { class: "outcome", dir: "auto" }),
       summary: element("summary"),
       details: element("dl"),
-      result: element("pre", { tabindex: "0", role: "region", "aria-label": "Result" }),
+      result: element("pre", { tabindex: "0", role: "region", "aria-label": "Result", hidden: "" }),
     };
     parts.figures = element("p", { class: "figures" }, parts.amount, parts.rate, parts.left, parts.percent);
     parts.more = element("details", {}, parts.summary, parts.details, parts.result);
@@ -142,7 +142,8 @@ function describe(task) {
 function outcomeOf(task) {
   if (task.doubted) return `No news since ${new Date(task.time).toLocaleTimeString()}: the connection was cut.`;
   const reason = reasonOf(task.error);
-  const duration = task.startedAt === null ? null : formatDuration((task.time - task.startedAt) / 1000);
+  const seconds = task.startedAt === null ? 0 : (task.time - task.startedAt) / 1000;
+  const duration = seconds < 0.05 ? null : formatDuration(seconds);
   const amount = formatAmount(task.done, null, task.unit);
   const took = duration === null ? "" : ` after ${duration}`;
   switch (task.status) {

@@ -187,7 +187,7 @@ async fn a_redirect_is_not_followed() {
 #[tokio::test]
 async fn a_slow_server_is_given_up_on() {
     let server = Server::start().await.unwrap();
-    server.set_mode(Mode::Slow(Duration::from_secs(60)));
+    server.set_mode(Mode::Slow(Duration::from_mins(1)));
     let client = client_for(&server.hook_url(), Duration::from_millis(100));
     let start = Instant::now();
     let error = client.post(&post("x")).await.unwrap_err();
