@@ -10,6 +10,10 @@ use bellhop_common::config::{
 use jsonwebtoken::Algorithm;
 use serde::{Deserialize, Serialize};
 
+/// An instance's name is part of a queue's name, which has at most 255 bytes, some of them spent
+/// on percent-encoding.
+pub(crate) const MAX_INSTANCE_BYTES: usize = 48;
+
 /// Everything that `notifier run` reads.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -199,6 +203,12 @@ impl ServiceConfig for NotifierConfig {
             .is_some_and(|url| !url.contains("{task_id}"))
         {
             problems.push("mattermost.task_url has no {task_id} in it".into());
+        }
+        let instance = self.instance.as_deref().unwrap_or("x");
+        if !(1..=MAX_INSTANCE_BYTES).contains(&instance.len()) {
+            problems.push(format!(
+                "instance must have 1 to {MAX_INSTANCE_BYTES} bytes"
+            ));
         }
         for origin in &self.http.allowed_origins {
             if origin != "*" && !origin.contains("://") {

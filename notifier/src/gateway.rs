@@ -1,6 +1,7 @@
 //! What every connection and request shares.
 
 use bellhop_common::amqp::{Names, Publisher};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Verifier;
@@ -17,6 +18,8 @@ pub(crate) struct Gateway {
     pub(crate) publisher: Publisher,
     pub(crate) verifier: Verifier,
     pub(crate) hub: Hub,
+    /// Ends every connection.
+    pub(crate) stop: CancellationToken,
     /// Owns the tasks of all connections.
     pub(crate) sessions: TaskTracker,
 }

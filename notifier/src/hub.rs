@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::outbox::Outbox;
 use crate::protocol::Frame;
-use crate::protocol::close::{Close, REPLACED};
+use crate::protocol::close::REPLACED;
 
 /// Enough that two threads rarely meet at one.
 const SHARDS: usize = 64;
@@ -121,16 +121,14 @@ impl Hub {
     /// Gives a frame to every connection; answers how many there are.
     pub fn send_to_all(&self, frame: &Frame) -> usize {
         let mut sent = 0;
-        self.for_each(|connection| {
-            connection.push(frame.clone());
-            sent += 1;
-        });
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for connection in shard.values().flatten() {
+                connection.push(frame.clone());
+                sent += 1;
+            }
+        }
         sent
-    }
-
-    /// Closes every connection.
-    pub fn close_all(&self, close: Close) {
-        self.for_each(|connection| connection.close(close));
     }
 
     /// How many connections there are.
@@ -143,16 +141,6 @@ impl Hub {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    fn for_each(&self, mut visit: impl FnMut(&Outbox)) {
-        for shard in &self.shards {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard
-                .values()
-                .flatten()
-                .for_each(|connection| visit(connection));
-        }
     }
 
     fn shard(&self, user: &str) -> MutexGuard<'_, Shard> {

@@ -20,12 +20,11 @@ use tracing::{info, warn};
 use crate::alerts::mattermost::{SetupError, WebhookUrlError};
 use crate::alerts::{self, Mattermost, WebhookUrl};
 use crate::auth::{KeyError, Verifier};
-use crate::config::{MattermostConfig, NotifierConfig};
+use crate::config::{MAX_INSTANCE_BYTES, MattermostConfig, NotifierConfig};
 use crate::gateway::Gateway;
 use crate::http;
 use crate::hub::Hub;
 use crate::inbound::{self, HAND_BACKS};
-use crate::protocol::close::RESTART;
 
 /// How many live events may be with us at once.
 const LIVE_PREFETCH: u16 = 500;
@@ -86,6 +85,7 @@ pub async fn run(
     let gateway = Arc::new(Gateway {
         instance: config.instance.clone().unwrap_or_else(host_name),
         hub: Hub::new(config.websocket.connections_per_user),
+        stop: shutdown.clone(),
         sessions: TaskTracker::new(),
         names,
         publisher,
@@ -129,7 +129,8 @@ fn mattermost(config: &MattermostConfig) -> Result<Option<Mattermost>, RunError>
 
 fn host_name() -> String {
     let name = rustix::system::uname();
-    name.nodename().to_string_lossy().into_owned()
+    let name = name.nodename().to_string_lossy();
+    name.chars().take(MAX_INSTANCE_BYTES / 4).collect()
 }
 
 fn start_queues(
@@ -182,7 +183,6 @@ fn start_queues(
 
 async fn drain(gateway: &Gateway) {
     let deadline = gateway.config.shutdown.deadline.0;
-    gateway.hub.close_all(RESTART);
     gateway.sessions.close();
     if timeout(deadline, gateway.sessions.wait()).await.is_err() {
         let connections = gateway.sessions.len();

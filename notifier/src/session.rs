@@ -88,13 +88,15 @@ pub(crate) async fn serve(
 
 impl Session {
     async fn run(&mut self, socket: &mut Socket) -> End {
-        let outbox = Arc::clone(&self.outbox);
+        let (gateway, outbox) = (Arc::clone(&self.gateway), Arc::clone(&self.outbox));
+        let mut stop = std::pin::pin!(gateway.stop.cancelled());
         loop {
             let wake_at = self.heartbeat.wake_at();
             let end = tokio::select! {
                 message = socket.next() => self.read(message),
                 next = outbox.next() => self.write(socket, next).await,
                 () = sleep_until(wake_at) => self.beat(socket).await,
+                () = &mut stop => Some(End::Close(close::RESTART)),
             };
             if let Some(end) = end {
                 return end;

@@ -118,13 +118,13 @@ async fn read(path: &Path) -> Result<Vec<u8>, ConnectError> {
 
 /// What a connection is used for.
 pub(super) trait Session: Send {
-    /// Declares what it needs, reports itself up, and works until it is told to stop (`Ok`) or the
-    /// connection breaks (`Err`).
+    /// Declares what it needs, reports itself up, and works until the connection breaks. Dropped
+    /// when it is to stop.
     fn serve(
         &mut self,
         connection: &Connection,
         health: &Component,
-    ) -> impl Future<Output = Result<(), SessionError>> + Send;
+    ) -> impl Future<Output = SessionError> + Send;
 }
 
 /// Why a session ended although nobody asked it to.
@@ -153,7 +153,7 @@ pub(super) enum SessionError {
     ChannelBroken,
 }
 
-/// Gives a session one connection after the other until it stops by itself or is told to.
+/// Gives a session one connection after the other until `stop`.
 pub(super) async fn supervise(
     mut session: impl Session,
     config: AmqpConfig,
@@ -171,10 +171,13 @@ pub(super) async fn supervise(
             Ok(connection) => {
                 info!(amqp.connection = name, "connected to RabbitMQ");
                 let since = Instant::now();
-                let end = session.serve(&connection, &health).await;
+                let broken = tokio::select! {
+                    error = session.serve(&connection, &health) => Some(error),
+                    () = stop.cancelled() => None,
+                };
                 health.down();
                 close(&connection).await;
-                let Err(error) = end else { return };
+                let Some(error) = broken else { return };
                 if since.elapsed() >= SOUND_AFTER {
                     failures = 0;
                 }

@@ -1,5 +1,6 @@
 //! Consuming: several queues over one supervised connection.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -89,7 +90,6 @@ impl Consumer {
             topology,
             subscriptions,
             stop_intake: stop_intake.clone(),
-            stop: stop.clone(),
             limit: config.connect_timeout.0,
         };
         let name = format!("{name} consumer");
@@ -120,7 +120,6 @@ struct ConsumeSession {
     topology: Topology,
     subscriptions: Vec<Subscription>,
     stop_intake: CancellationToken,
-    stop: CancellationToken,
     limit: Duration,
 }
 
@@ -149,11 +148,18 @@ impl ConsumeSession {
 }
 
 impl Session for ConsumeSession {
-    async fn serve(
+    async fn serve(&mut self, connection: &Connection, health: &Component) -> SessionError {
+        let Err(error) = self.consume(connection, health).await;
+        error
+    }
+}
+
+impl ConsumeSession {
+    async fn consume(
         &mut self,
         connection: &Connection,
         health: &Component,
-    ) -> Result<(), SessionError> {
+    ) -> Result<Infallible, SessionError> {
         let mut events = Box::pin(connection.events_listener());
         // Dropped with the session, which aborts every pump.
         let mut pumps = JoinSet::new();
@@ -180,7 +186,6 @@ impl Session for ConsumeSession {
                     cancel_all(&consumers).await;
                     pumps.abort_all();
                 }
-                () = self.stop.cancelled() => return Ok(()),
             }
         }
     }

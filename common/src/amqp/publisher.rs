@@ -1,6 +1,7 @@
 //! Publishing: a message counts as sent when the broker has confirmed that it is kept.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -158,7 +159,6 @@ impl Publisher {
             link: sender,
             generation: 0,
             broken: Arc::clone(&broken),
-            stop: stop.clone(),
             limit: config.connect_timeout.0,
         };
         let supervised = supervise(
@@ -307,7 +307,6 @@ struct PublishSession {
     link: watch::Sender<Link>,
     generation: u64,
     broken: Arc<Notify>,
-    stop: CancellationToken,
     limit: Duration,
 }
 
@@ -328,7 +327,7 @@ impl PublishSession {
         &mut self,
         connection: &Connection,
         health: &Component,
-    ) -> Result<(), SessionError> {
+    ) -> Result<Infallible, SessionError> {
         let mut events = Box::pin(connection.events_listener());
         let channel = self.open(connection).await?;
         self.generation += 1;
@@ -368,20 +367,15 @@ impl PublishSession {
                         return Err(SessionError::ChannelBroken);
                     }
                 }
-                () = self.stop.cancelled() => return Ok(()),
             }
         }
     }
 }
 
 impl Session for PublishSession {
-    async fn serve(
-        &mut self,
-        connection: &Connection,
-        health: &Component,
-    ) -> Result<(), SessionError> {
-        let end = self.watch_over(connection, health).await;
+    async fn serve(&mut self, connection: &Connection, health: &Component) -> SessionError {
+        let Err(error) = self.watch_over(connection, health).await;
         self.link.send_replace(Link::Down);
-        end
+        error
     }
 }

@@ -2,6 +2,7 @@
 //! stays in the queue until its post is in.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bellhop_common::amqp::{Delivery, Message, PublishError, Route};
 use bellhop_common::backoff::jitter;
@@ -19,9 +20,13 @@ use crate::gateway::Gateway;
 /// Failed tasks, by their owner's event: one alert each, also for a task that has a room.
 pub(crate) const PATTERN: &str = "stored.user.*.task.status_changed.failed";
 
-/// Mattermost answers 500 also to a post whose content it cannot take. After so many in a row the
-/// message goes to the end of the queue, so that it holds no other up.
+/// Mattermost answers 500 also to a post whose content it cannot take. After so many the message
+/// goes to the end of the queue, so that it holds no other up.
 const STEP_ASIDE_AFTER: u32 = 5;
+
+/// RabbitMQ closes the channel of a consumer that holds a message for 30 minutes. Given back, the
+/// message comes again at once, with the time anew.
+const HOLD_AT_MOST: Duration = Duration::from_mins(10);
 
 /// Posts every alert until `stop`; what is not posted by then stays in the queue.
 pub(crate) async fn dispatch(
@@ -31,8 +36,10 @@ pub(crate) async fn dispatch(
     stop: CancellationToken,
 ) {
     let working = async {
+        // Since the last success, over all messages: the pauses go on growing.
+        let mut failures = 0;
         while let Some(delivery) = deliveries.recv().await {
-            post_one(&gateway, &client, delivery).await;
+            post_one(&gateway, &client, delivery, &mut failures).await;
         }
     };
     tokio::select! {
@@ -41,16 +48,18 @@ pub(crate) async fn dispatch(
     }
 }
 
-async fn post_one(gateway: &Gateway, client: &Mattermost, delivery: Delivery) {
+async fn post_one(gateway: &Gateway, client: &Mattermost, delivery: Delivery, failures: &mut u32) {
+    let since = Instant::now();
+    let mut refusals = 0;
     let status = match read(&delivery.body) {
         Ok(status) => status,
         Err(reason) => return bury(gateway, delivery, "unreadable", &reason).await,
     };
     let post = compose(gateway, &status);
-    let mut failures = 0;
     loop {
         let error = match client.post(&post).await {
             Ok(()) => {
+                *failures = 0;
                 counter!("bellhop_notifier_alerts_total", "outcome" => "posted").increment(1);
                 info!(
                     task_id = status.task_id,
@@ -64,8 +73,8 @@ async fn post_one(gateway: &Gateway, client: &Mattermost, delivery: Delivery) {
             }
             Err(error) => error,
         };
-        failures += 1;
-        let pause = retry_pause(&error, failures, jitter());
+        *failures = failures.saturating_add(1);
+        let pause = retry_pause(&error, *failures, jitter());
         counter!("bellhop_notifier_alerts_total", "outcome" => "delayed").increment(1);
         warn!(
             error = with_causes(&error),
@@ -73,7 +82,11 @@ async fn post_one(gateway: &Gateway, client: &Mattermost, delivery: Delivery) {
             "an alert waits in its queue"
         );
         tokio::time::sleep(pause).await;
-        if failures >= STEP_ASIDE_AFTER && is_internal_error(&error) {
+        if since.elapsed() >= HOLD_AT_MOST {
+            return give_back(delivery).await;
+        }
+        refusals += u32::from(is_internal_error(&error));
+        if refusals >= STEP_ASIDE_AFTER {
             match step_aside(gateway, &delivery).await {
                 Ok(()) => return settle(delivery).await,
                 Err(error) => warn!(%error, "the alert could not step aside"),
@@ -169,9 +182,7 @@ async fn bury(gateway: &Gateway, delivery: Delivery, code: &str, reason: &str) {
         Ok(()) => settle(delivery).await,
         Err(error) => {
             warn!(%error, "the dead letter is not with the broker; the alert returns");
-            if let Err(error) = delivery.receipt.requeue().await {
-                debug!(%error, "the alert returns when the broker is back");
-            }
+            give_back(delivery).await;
         }
     }
 }
@@ -183,6 +194,12 @@ fn copy(delivery: &Delivery) -> Message {
         kind: delivery.properties.kind.clone(),
         headers: delivery.properties.headers.clone(),
         persistent: true,
+    }
+}
+
+async fn give_back(delivery: Delivery) {
+    if let Err(error) = delivery.receipt.requeue().await {
+        debug!(%error, "the alert returns when the broker is back");
     }
 }
 

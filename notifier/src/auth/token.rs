@@ -325,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_minted_token_is_accepted_until_it_expires() {
-        let token = mint(&config(), "ann", now(), Duration::from_secs(60)).unwrap();
+        let token = mint(&config(), "ann", now(), Duration::from_mins(1)).unwrap();
         let verifier = Verifier::new(&config()).unwrap();
         let at = |seconds| verifier.verify(&token, now() + Duration::from_secs(seconds));
         assert_eq!(at(0).unwrap().user_id, "ann");
