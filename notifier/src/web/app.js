@@ -104,7 +104,7 @@ function writeConnection() {
     closed: () => `Closed: ${why}`,
   }[name]();
   if (byId("connection-text").textContent !== text) byId("connection-text").textContent = text;
-  button.textContent = name === "waiting" ? "Now" : "Connect again";
+  button.textContent = name === "waiting" ? "Connect now" : "Connect again";
   const needed = name === "waiting" || remedy === "reconnect";
   // Hiding the focused button would throw a keyboard user back to the top of the page.
   if (!needed && document.activeElement === button) byId("connection").focus();

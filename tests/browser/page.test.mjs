@@ -1,0 +1,246 @@
+// Drives the page in a real browser, against a notifier and a worker that run. See README.md for how to start them.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import {
+  answerTo, assertNoSidewaysScroll, assertReadable, barValues, Cable, cardOf, closeTab, fillJob, JOB_ARGS, JOB_DEADLINE,
+  launchBrowser, openTab, startJob, TOKEN, waitForConnection, waitForStatus, watchBars,
+} from "./support.mjs";
+
+const REFUSED_ARGS = '{"path":"../outside-the-root"}';
+const LOST_CONNECTION = /WebSocket connection to .* failed|net::ERR_/;
+const REFUSED_REQUEST = /the server responded with a status of 4\d\d/;
+
+let browser;
+
+before(async () => {
+  browser = await launchBrowser();
+});
+
+after(() => browser?.close());
+
+test("a job started by keyboard moves, ends, and shows its result", async (context) => {
+  const tab = await openTab(context, browser);
+  const { page } = tab;
+  await waitForConnection(page, "live");
+  await watchBars(page);
+
+  const stops = [];
+  for (const text of [null, null, "files.checksum", JOB_ARGS, "Started by keyboard"]) {
+    await page.keyboard.press("Tab");
+    stops.push(await page.evaluate(() => document.activeElement.id || document.activeElement.className));
+    const outline = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
+    assert.notEqual(outline, "none", `no visible focus on ${stops.at(-1)}`);
+    if (text === null) continue;
+    await page.keyboard.press("Control+A");
+    await page.keyboard.type(text);
+  }
+  assert.deepEqual(stops, ["skip", "sign-out", "kind", "args", "title"]);
+  const { status, body } = await answerTo(page, async () => {
+    await page.keyboard.press("Tab");
+    await page.keyboard.press("Space");
+  });
+  assert.equal(status, 202, JSON.stringify(body));
+
+  const id = body.task_id;
+  await waitForStatus(page, id, "running");
+  await waitForStatus(page, id, "succeeded");
+  const values = await barValues(page, id);
+  assert.ok(new Set(values.filter((value) => value > 0 && value < 100)).size >= 2, `the bar was only seen at ${values}`);
+  assert.deepEqual(values, [...values].sort((a, b) => a - b), "the bar went back");
+
+  const card = cardOf(page, id);
+  assert.equal(await card.locator("h3").textContent(), "Started by keyboard");
+  assert.match(await card.locator(".outcome").textContent(), /^Done in /);
+  assert.equal(await card.locator("progress").isVisible(), false);
+  await card.locator("summary").focus();
+  await page.keyboard.press("Enter");
+  await card.locator("pre").waitFor({ state: "visible" });
+  assert.match(await card.locator("pre").textContent(), /^\{\n {2}"/);
+  await page.waitForFunction(() => /Started by keyboard succeeded\./.test(document.getElementById("announcer").textContent));
+  await closeTab(tab);
+});
+
+test("the token leaves the address bar, stays in the tab, and goes with signing out", async (context) => {
+  const tab = await openTab(context, browser, { token: null });
+  const { page, url } = tab;
+  await page.waitForSelector("#sign-in:not([hidden])");
+  await page.fill("#token", "not a token");
+  await page.keyboard.press("Enter");
+  assert.match(await page.textContent("#sign-in-status"), /not a token: one has three parts/);
+  await page.fill("#token", TOKEN);
+  await page.keyboard.press("Enter");
+  await waitForConnection(page, "live");
+  assert.notEqual((await page.textContent("#user")).trim(), "");
+
+  await page.reload();
+  await waitForConnection(page, "live");
+  assert.equal(page.url(), url.href);
+  await page.click("#sign-out");
+  await waitForConnection(page, "idle");
+  assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+  await page.reload();
+  await page.waitForSelector("#sign-in:not([hidden])");
+
+  await page.evaluate((token) => { location.hash = `token=${token}`; }, TOKEN);
+  await waitForConnection(page, "live");
+  assert.equal(page.url(), url.href);
+  await closeTab(tab);
+});
+
+test("a token the server refuses ends in the sign-in form, and not in endless attempts", async (context) => {
+  const tab = await openTab(context, browser, { token: "bm90.YQ.dG9rZW4" });
+  await waitForConnection(tab.page, "closed");
+  assert.match(await tab.page.textContent("#sign-in-status"), /the server refused the token/);
+  await assertReadable(tab.page, "refused");
+  await closeTab(tab);
+});
+
+test("args that are not JSON are explained before anything is sent", async (context) => {
+  const tab = await openTab(context, browser);
+  const { page, addresses } = tab;
+  await waitForConnection(page, "live");
+  await fillJob(page, { args: '{"path": }' });
+  await page.click("#job button[type=submit]");
+  assert.match(await page.textContent("#job-status"), /^Args are not valid JSON: .+/);
+  assert.equal(await page.evaluate(() => document.activeElement.id), "args");
+  assert.deepEqual(addresses.filter((address) => address.endsWith("/api/tasks")), []);
+  await closeTab(tab);
+});
+
+test("a kind that is not open is refused in the server's words", async (context) => {
+  const tab = await openTab(context, browser);
+  const { page } = tab;
+  tab.expected.push(REFUSED_REQUEST);
+  await waitForConnection(page, "live");
+  await fillJob(page, { kind: "not.open.to.anyone" });
+  const { status, body } = await answerTo(page, () => page.click("#job button[type=submit]"));
+  assert.ok(status >= 400 && status < 500, `status ${status}`);
+  await page.waitForSelector('#job-status[data-tone="bad"]');
+  assert.equal(await page.textContent("#job-status"), body.error.message);
+  assert.equal(await page.locator("li.task").count(), 0);
+  await closeTab(tab);
+});
+
+test("a job that fails says why, and what it is called cannot become markup", async (context) => {
+  const tab = await openTab(context, browser);
+  const { page } = tab;
+  await waitForConnection(page, "live");
+  const title = "<img src=x onerror=alert(1)> & <b>bold</b>";
+  const id = await startJob(page, { args: REFUSED_ARGS, title });
+  await waitForStatus(page, id, "failed");
+  const card = cardOf(page, id);
+  assert.match(await card.locator(".outcome").textContent(), /^Failed.*: .*outside-the-root.* \(\w+\)$/);
+  assert.equal(await card.locator("h3").textContent(), title);
+  assert.equal(await page.locator("#tasks img, #tasks b").count(), 0);
+  await closeTab(tab);
+});
+
+test("a cut connection is shown and made again, whatever ended meanwhile", async (context) => {
+  const cable = await Cable.lay(context);
+  const tab = await openTab(context, browser, { url: cable.url });
+  const { page } = tab;
+  tab.expected.push(LOST_CONNECTION);
+  await waitForConnection(page, "live");
+  const cutOff = await startJob(page, { title: "Cut off" });
+  await waitForStatus(page, cutOff, "running");
+
+  cable.cut();
+  await waitForConnection(page, "waiting");
+  assert.match(await page.textContent("#connection-text"), /^Reconnecting in \d+ s: /);
+  await page.waitForSelector(`li[data-task-id="${cutOff}"][data-doubted]`);
+  await assertReadable(page, "waiting");
+
+  // Another tab of the same user, which is not cut off, tells when the job has ended.
+  const witness = await openTab(context, browser);
+  await waitForConnection(witness.page, "live");
+  const later = await startJob(witness.page, { title: "Started while the other tab was cut off" });
+  await waitForStatus(witness.page, later, "succeeded");
+  // When the witness never heard of the first job, it ended before the witness was there.
+  if (await cardOf(witness.page, cutOff).count() > 0) await waitForStatus(witness.page, cutOff, "succeeded");
+  await closeTab(witness);
+
+  cable.mend();
+  // The page may be faster than the hand.
+  await page.click("#reconnect", { timeout: 1000 }).catch(() => {});
+  await waitForConnection(page, "live");
+  const standing = await cardOf(page, cutOff).evaluate((card) => ({ ...card.dataset }));
+  assert.ok("doubted" in standing || standing.status === "succeeded", JSON.stringify(standing));
+
+  const afterwards = await startJob(page, { title: "After the cut" });
+  await waitForStatus(page, afterwards, "succeeded");
+  await closeTab(tab);
+});
+
+test("the page reconnects by itself", async (context) => {
+  const cable = await Cable.lay(context);
+  const tab = await openTab(context, browser, { url: cable.url });
+  tab.expected.push(LOST_CONNECTION);
+  await waitForConnection(tab.page, "live");
+  cable.cut();
+  await waitForConnection(tab.page, "waiting");
+  cable.mend();
+  await waitForConnection(tab.page, "live");
+  await closeTab(tab);
+});
+
+test("on a phone nothing is wider than the screen, and dark is dark and light is light", async (context) => {
+  const tab = await openTab(context, browser, { viewport: { width: 360, height: 740 } });
+  const { page } = tab;
+  await waitForConnection(page, "live");
+  await assertNoSidewaysScroll(page);
+  const failed = await startJob(page, { args: REFUSED_ARGS, title: "unbroken".repeat(20) });
+  await waitForStatus(page, failed, "failed");
+  const moving = await startJob(page, { title: "On a phone" });
+  await waitForStatus(page, moving, "running");
+  await assertNoSidewaysScroll(page);
+
+  const lightness = {};
+  for (const colorScheme of ["light", "dark"]) {
+    await page.emulateMedia({ colorScheme });
+    await assertReadable(page, colorScheme);
+    lightness[colorScheme] = await page.evaluate(() => {
+      const [red, green, blue] = getComputedStyle(document.body).backgroundColor.match(/\d+/g).map(Number);
+      return (red + green + blue) / 3;
+    });
+  }
+  assert.ok(lightness.light > 200 && lightness.dark < 50, JSON.stringify(lightness));
+
+  await waitForStatus(page, moving, "succeeded");
+  await cardOf(page, moving).locator("summary").click();
+  await cardOf(page, moving).locator("pre").waitFor({ state: "visible" });
+  await assertNoSidewaysScroll(page);
+  await closeTab(tab);
+});
+
+const PICTURES = [
+  { name: "light", colorScheme: "light", viewport: { width: 1180, height: 800 } },
+  { name: "dark", colorScheme: "dark", viewport: { width: 1180, height: 800 } },
+  { name: "phone", colorScheme: "light", viewport: { width: 360, height: 1240 } },
+];
+
+for (const { name, ...look } of process.env.SCREENSHOTS ? PICTURES : []) {
+  test(`picture: ${name}`, async (context) => {
+    const tab = await openTab(context, browser, { ...look, deviceScaleFactor: 2 });
+    const { page } = tab;
+    const reaches = (id, percent) => page.waitForFunction(
+      ([taskId, least]) => document.querySelector(`li[data-task-id="${taskId}"] progress`)?.value >= least,
+      [id, percent],
+      { timeout: JOB_DEADLINE },
+    );
+    await waitForConnection(page, "live");
+    await waitForStatus(page, await startJob(page, { title: "Checksums of the backup" }), "succeeded");
+    await waitForStatus(page, await startJob(page, { args: REFUSED_ARGS, title: "Checksums of a folder elsewhere" }), "failed");
+    const first = await startJob(page, { title: "Manifest of the photo archive" });
+    await reaches(first, 25);
+    const second = await startJob(page, { title: "Manifest of the release" });
+    await page.fill("#title", "");
+    await page.evaluate(() => document.activeElement.blur());
+    await page.mouse.move(0, 0);
+    await reaches(second, 20);
+    await page.screenshot({ path: `${process.env.SCREENSHOTS}/${name}.png` });
+    // The next tab would see them too.
+    for (const id of [first, second]) await waitForStatus(page, id, "succeeded");
+    await closeTab(tab);
+  });
+}

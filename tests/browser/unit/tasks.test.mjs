@@ -1,0 +1,93 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { hasEnded, isOver, TaskBoard } from "../../../notifier/src/web/tasks.js";
+
+const AT = Date.parse("2026-01-02T03:04:05Z");
+
+function event(fields) {
+  return { task_id: "t1", kind: "files.checksum", status: "running", attempt: 1, rev: 1, ...fields };
+}
+
+test("an event that is not newer than the last one is ignored", () => {
+  const board = new TaskBoard(10);
+  board.apply(event({ rev: 5, progress: { percent: 50 } }), AT);
+  assert.equal(board.apply(event({ rev: 4, progress: { percent: 40 } }), AT), null);
+  assert.equal(board.apply(event({ rev: 5, status: "failed" }), AT), null);
+  assert.equal(board.all()[0].percent, 50);
+  assert.equal(board.apply(event({ rev: 6, progress: { percent: 60 } }), AT).task.percent, 60);
+});
+
+test("what is no task event is ignored", () => {
+  const board = new TaskBoard(10);
+  for (const data of [undefined, null, 7, {}, { task_id: 3, status: "running" }, { task_id: "t1" }]) {
+    assert.equal(board.apply(data, AT), null);
+  }
+  assert.deepEqual(board.all(), []);
+});
+
+test("starts and ends are reported once, and each attempt starts anew", () => {
+  const board = new TaskBoard(10);
+  const changes = [
+    { rev: 1, status: "queued" },
+    { rev: 2, status: "running" },
+    { rev: 3, status: "running", progress: { percent: 3 } },
+    { rev: 4, status: "retrying" },
+    { rev: 5, status: "running", attempt: 2 },
+    { rev: 6, status: "succeeded", attempt: 2 },
+    { rev: 7, status: "succeeded", attempt: 2 },
+  ].map((fields) => board.apply(event(fields), AT).change);
+  assert.deepEqual(changes, [null, "started", null, null, "started", "ended", null]);
+});
+
+test("a job that was accepted is listed until its events arrive, whichever is first", () => {
+  const board = new TaskBoard(10);
+  board.addQueued({ id: "t1", kind: "k", title: "T" }, AT);
+  assert.equal(board.all()[0].status, "queued");
+  board.apply(event({ rev: 0 }), AT);
+  board.addQueued({ id: "t1", kind: "k", title: "T" }, AT);
+  assert.equal(board.all()[0].status, "running");
+  assert.equal(board.all()[0].title, "T");
+});
+
+test("an end keeps when the task began and how far it came", () => {
+  const board = new TaskBoard(10);
+  const unit = "bytes";
+  board.apply(event({ rev: 1, timestamp: "2026-01-02T03:04:05Z", progress: { done: 1, total: 9, unit } }), AT);
+  board.apply(event({ rev: 2, timestamp: "2026-01-02T03:04:06Z", progress: { done: 4, total: 9, unit } }), AT);
+  const { task } = board.apply(event({ rev: 3, timestamp: "2026-01-02T03:04:07.5Z", status: "failed", error: { message: "no" } }), AT);
+  assert.equal(task.time - task.startedAt, 2500);
+  assert.equal(task.done, 4);
+  assert.equal(task.error.message, "no");
+});
+
+test("after a cut an unfinished task is in doubt until it is heard of, and a finished one is not", () => {
+  const board = new TaskBoard(10);
+  board.apply(event({ task_id: "moving", progress: { percent: 5 } }), AT);
+  board.apply(event({ task_id: "ended", status: "succeeded" }), AT);
+  board.doubtUnfinished();
+  assert.deepEqual(board.all().map((task) => [task.id, task.doubted]), [["moving", true], ["ended", false]]);
+  assert.equal(board.apply(event({ task_id: "moving", rev: 9 }), AT).task.doubted, false);
+});
+
+test("the list is bounded, and finished tasks make room first", () => {
+  const board = new TaskBoard(3);
+  board.apply(event({ task_id: "a" }), AT);
+  board.apply(event({ task_id: "b", status: "succeeded" }), AT);
+  board.apply(event({ task_id: "c" }), AT);
+  board.apply(event({ task_id: "d" }), AT);
+  assert.deepEqual(board.all().map((task) => task.id), ["a", "c", "d"]);
+  board.apply(event({ task_id: "e" }), AT);
+  assert.deepEqual(board.all().map((task) => task.id), ["c", "d", "e"]);
+});
+
+test("tasks are removed by what they are", () => {
+  const board = new TaskBoard(10);
+  board.apply(event({ task_id: "doubted" }), AT);
+  board.doubtUnfinished();
+  board.apply(event({ task_id: "moving" }), AT);
+  board.apply(event({ task_id: "ended", status: "cancelled" }), AT);
+  board.remove(hasEnded);
+  assert.deepEqual(board.all().map((task) => task.id), ["doubted", "moving"]);
+  board.remove(isOver);
+  assert.deepEqual(board.all().map((task) => task.id), ["moving"]);
+});
