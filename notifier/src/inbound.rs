@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use crate::gateway::Gateway;
+use crate::metric;
 use crate::protocol;
 
 /// How many `stored` events are handed back at once.
@@ -51,11 +52,11 @@ fn route(gateway: &Gateway, key: &str, body: &[u8]) {
         Some(user) => gateway.hub.send_to_user(&user, &frame),
         None => gateway.hub.send_to_all(&frame),
     };
-    counter!("bellhop_notifier_deliveries_total").increment(sent as u64);
+    counter!(metric::DELIVERIES).increment(sent as u64);
 }
 
 fn malformed(error: &dyn std::error::Error) {
-    counter!("bellhop_notifier_malformed_events_total").increment(1);
+    counter!(metric::MALFORMED).increment(1);
     warn!(%error, "a malformed event was dropped");
 }
 

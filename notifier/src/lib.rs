@@ -16,6 +16,7 @@ mod heartbeat;
 mod http;
 pub mod hub;
 mod inbound;
+mod metric;
 pub mod outbox;
 pub mod protocol;
 mod service;

@@ -25,6 +25,7 @@ use crate::gateway::Gateway;
 use crate::http;
 use crate::hub::Hub;
 use crate::inbound::{self, HAND_BACKS};
+use crate::metric;
 
 /// How many live events may be with us at once.
 const LIVE_PREFETCH: u16 = 500;
@@ -71,6 +72,7 @@ pub async fn run(
 ) -> Result<(), RunError> {
     tls::install_provider();
     let metrics = Metrics::install()?;
+    metric::describe();
     let verifier = Verifier::new(&config.auth)?;
     let mattermost = mattermost(&config.mattermost)?;
     let health = Health::new();

@@ -8,7 +8,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use metrics::{counter, gauge};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
@@ -20,6 +20,7 @@ use uuid::Uuid;
 use crate::auth::{Identity, TokenError};
 use crate::gateway::Gateway;
 use crate::heartbeat::{Due, Heartbeat};
+use crate::metric;
 use crate::outbox::{Next, Outbox};
 use crate::protocol::close::{self, Close};
 use crate::protocol::{self, ClientFrame, Frame};
@@ -63,7 +64,7 @@ pub(crate) async fn serve(
         user: None,
         heartbeat,
     };
-    let open = gauge!("bellhop_notifier_connections");
+    let open = gauge!(metric::CONNECTIONS);
     open.increment(1.0);
     let end = match identity {
         Ok(Some(identity)) => {
@@ -79,9 +80,13 @@ pub(crate) async fn serve(
     if let Some(user) = &session.user {
         gateway.hub.remove(user, session.outbox.id);
     }
-    if let End::Close(close) = end {
-        counter!("bellhop_notifier_closes_total", "reason" => close.reason).increment(1);
-        say_goodbye(&mut socket, close, settings.write_wait.0).await;
+    match end {
+        End::Close(close) => {
+            counter!(metric::CLOSES, "reason" => close.reason).increment(1);
+            say_goodbye(&mut socket, close, settings.write_wait.0).await;
+        }
+        // The library's answer to a goodbye goes out with the next write, and there is no other.
+        End::Left => drop(timeout(settings.write_wait.0, socket.flush()).await),
     }
     open.decrement(1.0);
 }
@@ -90,13 +95,19 @@ impl Session {
     async fn run(&mut self, socket: &mut Socket) -> End {
         let (gateway, outbox) = (Arc::clone(&self.gateway), Arc::clone(&self.outbox));
         let mut stop = std::pin::pin!(gateway.stop.cancelled());
+        let mut stopping = false;
         loop {
             let wake_at = self.heartbeat.wake_at();
             let end = tokio::select! {
                 message = socket.next() => self.read(message),
                 next = outbox.next() => self.write(socket, next).await,
                 () = sleep_until(wake_at) => self.beat(socket).await,
-                () = &mut stop => Some(End::Close(close::RESTART)),
+                () = &mut stop, if !stopping => {
+                    stopping = true;
+                    // What waits is written before.
+                    outbox.close(close::RESTART);
+                    None
+                }
             };
             if let Some(end) = end {
                 return end;
@@ -107,7 +118,10 @@ impl Session {
     fn read(&mut self, message: Option<Result<Message, Error>>) -> Option<End> {
         self.heartbeat.sign_of_life(Instant::now());
         match message {
-            Some(Ok(Message::Text(text))) => self.answer(text.as_str()),
+            Some(Ok(Message::Text(text))) => {
+                self.answer(text.as_str());
+                None
+            }
             Some(Ok(Message::Binary(_))) => Some(End::Close(close::UNSUPPORTED)),
             // Pings are answered by the library; the answer goes out with the next write.
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => None,
@@ -116,30 +130,36 @@ impl Session {
                 debug!(%error, "a client broke the protocol");
                 Some(End::Close(close::PROTOCOL_ERROR))
             }
-            Some(Err(Error::Utf8(_))) => Some(End::Close(close::PROTOCOL_ERROR)),
+            Some(Err(Error::Utf8(_))) => Some(End::Close(close::NOT_UTF8)),
             Some(Ok(Message::Close(_)) | Err(_)) | None => Some(End::Left),
         }
     }
 
-    fn answer(&mut self, text: &str) -> Option<End> {
+    fn answer(&mut self, text: &str) {
         let frame = match ClientFrame::parse(text) {
             Ok(ClientFrame::Ping { id }) => protocol::pong(id.as_ref()),
-            Ok(ClientFrame::Auth { id, token }) => return self.log_in(id.as_ref(), &token),
+            Ok(ClientFrame::Auth { id, token }) => {
+                self.log_in(id.as_ref(), &token);
+                return;
+            }
             Err(error) => protocol::error(error.code(), &error.to_string(), error.id()),
         };
         self.outbox.push(frame);
-        None
     }
 
     /// The first login of a client that came without a token, or the renewal of a login.
-    fn log_in(&mut self, id: Option<&serde_json::Value>, token: &str) -> Option<End> {
+    fn log_in(&mut self, id: Option<&serde_json::Value>, token: &str) {
         let identity = match self.gateway.verifier.verify(token, Timestamp::now()) {
             Ok(identity) => identity,
             Err(error) => {
-                let frame = protocol::error("invalid_token", &error.to_string(), id);
+                let refusal = refusal(&error);
+                let frame = protocol::error(refusal.reason, &error.to_string(), id);
                 self.outbox.push(frame);
                 // A bad renewal leaves the login that still holds.
-                return self.user.is_none().then(|| End::Close(refusal(&error)));
+                if self.user.is_none() {
+                    self.outbox.close(refusal);
+                }
+                return;
             }
         };
         match &self.user {
@@ -151,7 +171,6 @@ impl Session {
                 self.outbox.push(frame);
             }
         }
-        None
     }
 
     fn welcome(&mut self, identity: Identity) {
@@ -197,7 +216,7 @@ impl Session {
             Next::Write(frames) => (frames, None),
             Next::Close(frames, close) => (frames, Some(close)),
         };
-        counter!("bellhop_notifier_frames_sent_total").increment(frames.len() as u64);
+        counter!(metric::FRAMES_SENT).increment(frames.len() as u64);
         let end = self.in_time(write_all(socket, frames)).await;
         end.or(close.map(End::Close))
     }
@@ -230,9 +249,9 @@ fn refusal(error: &TokenError) -> Close {
     }
 }
 
-/// Sends the close frame and waits a moment for the client to go. What the client still sends is
-/// read and thrown away: a socket closed with unread data is reset, and the reset may overtake the
-/// close frame.
+/// Sends the close frame and ends our side, for which clients wait (RFC 6455, 7.1.1); then waits a
+/// moment for the client to go. What the client still sends is read and thrown away: a socket
+/// closed with unread data is reset, and the reset may overtake the close frame.
 async fn say_goodbye(socket: &mut Socket, close: Close, write_wait: Duration) {
     let frame = CloseFrame {
         code: close.code.into(),
@@ -241,6 +260,7 @@ async fn say_goodbye(socket: &mut Socket, close: Close, write_wait: Duration) {
     let Ok(Ok(())) = timeout(write_wait, socket.close(Some(frame))).await else {
         return;
     };
+    drop(socket.get_mut().shutdown().await);
     let drain = async {
         let mut rest = [0; 1024];
         while matches!(socket.get_mut().read(&mut rest).await, Ok(read) if read > 0) {}

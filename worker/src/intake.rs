@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use crate::execution::{self, End};
 use crate::feed::Feed;
 use crate::in_hand::Arrival;
+use crate::metric;
 use crate::outcome::Outcome;
 use crate::service::Service;
 use crate::settle::{Letter, OutOfTime, acknowledge, bury, tell_end};
@@ -100,7 +101,7 @@ async fn unreadable(
         error = error.message,
         "an unreadable message goes to the dead letters"
     );
-    counter!("bellhop_worker_unreadable_total", "queue" => queue.to_owned()).increment(1);
+    counter!(metric::UNREADABLE, "queue" => queue.to_owned()).increment(1);
     if bury(service, queue, letter, &error).await.is_ok() {
         acknowledge(delivery.receipt, "unreadable").await;
     }
@@ -113,7 +114,7 @@ async fn work(
     letter: Letter,
     place: OwnedSemaphorePermit,
 ) {
-    let running = gauge!("bellhop_worker_jobs_running", "queue" => queue.to_owned());
+    let running = gauge!(metric::RUNNING, "queue" => queue.to_owned());
     running.increment(1.0);
     let (began, attempt) = (Instant::now(), letter.attempt());
     let task_id = job.id.clone();
@@ -150,14 +151,12 @@ async fn work(
                 ms = u64::try_from(taken.as_millis()).unwrap_or(u64::MAX),
                 "job ended"
             );
-            counter!("bellhop_worker_jobs_total", "kind" => kind.clone(), "outcome" => outcome_name)
-                .increment(1);
-            histogram!("bellhop_worker_job_seconds", "kind" => kind).record(taken);
+            counter!(metric::JOBS, "kind" => kind.clone(), "outcome" => outcome_name).increment(1);
+            histogram!(metric::SECONDS, "kind" => kind).record(taken);
         }
         End::Abandoned => {
             warn!(task_id, "out of time, the job goes back to its queue");
-            counter!("bellhop_worker_jobs_total", "kind" => kind, "outcome" => "abandoned")
-                .increment(1);
+            counter!(metric::JOBS, "kind" => kind, "outcome" => "abandoned").increment(1);
             if let Some(receipt) = service.in_hand.abandoned(&task_id)
                 && let Err(error) = receipt.requeue().await
             {

@@ -8,6 +8,7 @@ mod execution;
 mod feed;
 mod in_hand;
 mod intake;
+mod metric;
 mod outcome;
 mod registry;
 mod service;

@@ -20,6 +20,7 @@ use warp::Filter as _;
 use crate::config::WorkerConfig;
 use crate::in_hand::InHand;
 use crate::intake;
+use crate::metric;
 use crate::registry::Registry;
 
 /// Why the worker cannot run.
@@ -75,6 +76,7 @@ pub async fn run(
 ) -> Result<(), RunError> {
     tls::install_provider();
     let metrics = Metrics::install()?;
+    metric::describe();
     let health = Health::new();
     let names = Names::new(&config.amqp);
     let topology = config

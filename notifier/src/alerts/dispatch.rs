@@ -16,6 +16,7 @@ use tracing::{debug, error, info, warn};
 use super::mattermost::Outage;
 use super::{FailedTask, Mattermost, Post, PostError, retry_pause};
 use crate::gateway::Gateway;
+use crate::metric;
 
 /// Failed tasks, by their owner's event: one alert each, also for a task that has a room.
 pub(crate) const PATTERN: &str = "stored.user.*.task.status_changed.failed";
@@ -60,7 +61,7 @@ async fn post_one(gateway: &Gateway, client: &Mattermost, delivery: Delivery, fa
         let error = match client.post(&post).await {
             Ok(()) => {
                 *failures = 0;
-                counter!("bellhop_notifier_alerts_total", "outcome" => "posted").increment(1);
+                counter!(metric::ALERTS, "outcome" => "posted").increment(1);
                 info!(
                     task_id = status.task_id,
                     "a failure was posted to Mattermost"
@@ -75,7 +76,7 @@ async fn post_one(gateway: &Gateway, client: &Mattermost, delivery: Delivery, fa
         };
         *failures = failures.saturating_add(1);
         let pause = retry_pause(&error, *failures, jitter());
-        counter!("bellhop_notifier_alerts_total", "outcome" => "delayed").increment(1);
+        counter!(metric::ALERTS, "outcome" => "delayed").increment(1);
         warn!(
             error = with_causes(&error),
             ?pause,
@@ -166,7 +167,7 @@ async fn step_aside(gateway: &Gateway, delivery: &Delivery) -> Result<(), Publis
 
 /// Puts the message into the dead letters with the reason.
 async fn bury(gateway: &Gateway, delivery: Delivery, code: &str, reason: &str) {
-    counter!("bellhop_notifier_alerts_total", "outcome" => "refused").increment(1);
+    counter!(metric::ALERTS, "outcome" => "refused").increment(1);
     error!(reason, "an alert goes to the dead letters");
     let mut message = copy(&delivery);
     for (name, value) in [("x-bellhop-reason", code), ("x-bellhop-error", reason)] {

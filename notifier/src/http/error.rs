@@ -3,7 +3,8 @@
 use std::convert::Infallible;
 
 use serde_json::json;
-use warp::http::StatusCode;
+use warp::http::header::{CONNECTION, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE};
+use warp::http::{HeaderName, HeaderValue, StatusCode};
 use warp::reject::{
     InvalidQuery, LengthRequired, MethodNotAllowed, PayloadTooLarge, UnsupportedMediaType,
 };
@@ -33,6 +34,20 @@ impl Reply for ApiError {
         let body = json!({ "error": { "code": self.code, "message": self.message } });
         let mut response = warp::reply::json(&body).into_response();
         *response.status_mut() = self.status;
+        // These two statuses must say what would be taken (RFC 9110, 15.5.2 and 15.5.22).
+        let wanted: &[(HeaderName, &'static str)] = match self.status {
+            StatusCode::UNAUTHORIZED => &[(WWW_AUTHENTICATE, "Bearer")],
+            StatusCode::UPGRADE_REQUIRED => &[
+                (CONNECTION, "upgrade"),
+                (UPGRADE, "websocket"),
+                (SEC_WEBSOCKET_VERSION, "13"),
+            ],
+            _ => &[],
+        };
+        for (name, value) in wanted {
+            let value = HeaderValue::from_static(value);
+            response.headers_mut().insert(name, value);
+        }
         response
     }
 }

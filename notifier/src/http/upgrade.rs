@@ -81,7 +81,7 @@ fn accept(
     }
     let credentials = Credentials::read(
         text(headers, AUTHORIZATION),
-        text(headers, SEC_WEBSOCKET_PROTOCOL),
+        Some(&list(headers, SEC_WEBSOCKET_PROTOCOL)),
         query.token.as_deref(),
     );
     let identity = identify(gateway, &credentials, query.user_id)?;
@@ -149,7 +149,8 @@ pub(super) fn unauthorized(error: &TokenError) -> ApiError {
 /// RFC 6455, 4.2.1.
 fn websocket_key(headers: &HeaderMap) -> Result<&str, ApiError> {
     let has = |name: HeaderName, word: &str| {
-        let mut words = text(headers, name).unwrap_or_default().split(',');
+        let list = list(headers, name);
+        let mut words = list.split(',');
         words.any(|found| found.trim().eq_ignore_ascii_case(word))
     };
     if !has(CONNECTION, "upgrade") || !has(UPGRADE, "websocket") {
@@ -169,6 +170,13 @@ fn websocket_key(headers: &HeaderMap) -> Result<&str, ApiError> {
 
 fn not_a_websocket(message: &str) -> ApiError {
     ApiError::new(StatusCode::UPGRADE_REQUIRED, "not_a_websocket", message)
+}
+
+/// A list, which may stand in several lines (RFC 9110, 5.3).
+fn list(headers: &HeaderMap, name: HeaderName) -> String {
+    let lines = headers.get_all(name).iter();
+    let lines: Vec<_> = lines.filter_map(|line| line.to_str().ok()).collect();
+    lines.join(",")
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {

@@ -18,6 +18,8 @@ pub const NORMAL: Close = close(1000, "normal");
 pub const PROTOCOL_ERROR: Close = close(1002, "protocol_error");
 /// The client sent a binary message; the protocol is text.
 pub const UNSUPPORTED: Close = close(1003, "text_only");
+/// The client sent a text that is not UTF-8.
+pub const NOT_UTF8: Close = close(1007, "not_utf8");
 /// The client sent a message over `websocket.max_message_size`.
 pub const TOO_BIG: Close = close(1009, "message_too_big");
 /// The notifier stops; another instance, or its successor, takes over.

@@ -32,7 +32,7 @@ impl ProcessGroup {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
-            // tokio then reaps a child that is dropped, too.
+            // For a child whose group is not known, which ends just below.
             .kill_on_drop(true);
         let mut child = command.spawn()?;
         let leader = child

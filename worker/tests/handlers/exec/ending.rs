@@ -7,7 +7,7 @@ use bellhop_worker::tasks::{Exec, ExecConfig};
 use bellhop_worker::{Handler, Outcome, TaskContext};
 use futures_util::FutureExt;
 use serde_json::json;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{LONG, alive, any_with, known, python, sh, start, until};
 use crate::scratch::Scratch;
@@ -169,10 +169,18 @@ time.sleep(1000)
 
 #[tokio::test]
 async fn a_cancelled_job_that_closed_its_output_ends_at_once() {
-    let script = FAMILY.replace("wait", "exec >&- 2>&-; wait");
+    let dir = Scratch::new();
+    let script = FAMILY.replace("wait", "exec >&- 2>&-; : > closed; wait");
     let script = script.replace("sleep 1000 &", "sleep 1000 >/dev/null 2>&1 &");
-    let mut running = start(grace(sh(&script), 3_600_000), json!({}));
+    let config = ExecConfig {
+        cwd: Some(dir.path().to_path_buf()),
+        ..sh(&script)
+    };
+    let mut running = start(grace(config, 3_600_000), json!({}));
     let pids = running.pids().await;
+    until("it closes", || dir.path().join("closed").exists()).await;
+    // The handler hears of it on the runtime's next turns.
+    sleep(Duration::from_millis(50)).await;
     running.cancel.cancel();
     assert_eq!(running.outcome().await, Outcome::Cancelled);
     all_gone(&pids).await;
@@ -180,16 +188,11 @@ async fn a_cancelled_job_that_closed_its_output_ends_at_once() {
 
 #[tokio::test]
 async fn a_job_that_is_cancelled_before_it_starts_starts_nothing() {
-    let dir = Scratch::new();
-    let config = ExecConfig {
-        cwd: Some(dir.path().to_path_buf()),
-        ..sh("echo > note")
-    };
     let (ctx, _seen) = TaskContext::detached();
     ctx.cancelled().cancel();
-    let exec = Exec::new("k", config).unwrap();
+    // To start this one would fail.
+    let exec = Exec::new("k", ExecConfig::new(["/nowhere/program"])).unwrap();
     assert_eq!(exec.run(ctx, json!({})).await, Outcome::Cancelled);
-    assert!(!dir.path().join("note").exists());
 }
 
 #[tokio::test]

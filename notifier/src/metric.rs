@@ -1,0 +1,32 @@
+//! The notifier's metrics: names and what they mean.
+
+use metrics::{describe_counter, describe_gauge};
+
+/// Without labels.
+pub(crate) const CONNECTIONS: &str = "bellhop_notifier_connections";
+/// By `reason`.
+pub(crate) const CLOSES: &str = "bellhop_notifier_closes_total";
+/// Without labels.
+pub(crate) const FRAMES_SENT: &str = "bellhop_notifier_frames_sent_total";
+/// Without labels.
+pub(crate) const DELIVERIES: &str = "bellhop_notifier_deliveries_total";
+/// Without labels.
+pub(crate) const MALFORMED: &str = "bellhop_notifier_malformed_events_total";
+/// By `outcome`.
+pub(crate) const ALERTS: &str = "bellhop_notifier_alerts_total";
+
+/// Gives the metrics their help texts.
+pub(crate) fn describe() {
+    describe_gauge!(CONNECTIONS, "WebSocket connections that are open now");
+    describe_counter!(CLOSES, "Connections that this side closed, by reason");
+    describe_counter!(FRAMES_SENT, "Frames written to connections");
+    describe_counter!(DELIVERIES, "Events given to connections, one for each");
+    describe_counter!(
+        MALFORMED,
+        "Events dropped because their key or body was malformed"
+    );
+    describe_counter!(
+        ALERTS,
+        "Posts to Mattermost: posted, delayed (will be tried again) or refused"
+    );
+}
