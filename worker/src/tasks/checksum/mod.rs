@@ -190,6 +190,7 @@ fn checksum(
             Err(Fault::Vanished) => {
                 skipped += 1;
                 total -= file.bytes;
+                ctx.progress(Progress::of(done, total, "bytes"));
             }
             Err(Fault::Stopped) => return Err(Stop::Cancelled),
             Err(fault) => {

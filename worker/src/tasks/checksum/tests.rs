@@ -21,17 +21,23 @@ impl Drop for Scratch {
     }
 }
 
-/// Walks the folder, lets `meanwhile` happen, and hashes.
+/// Walks the folder, lets `meanwhile` happen, and hashes. Whatever is gone then, a success ends
+/// at 100 %.
 fn with_change_between(meanwhile: impl FnOnce(&Path)) -> Result<Manifest, Stop> {
     let dir = Scratch::new();
     fs::create_dir(dir.0.join("d")).unwrap();
     for name in ["a", "d/b", "c"] {
         fs::write(dir.0.join(name), "four").unwrap();
     }
-    let (ctx, _progress) = TaskContext::detached();
+    let (ctx, seen) = TaskContext::detached();
     let survey = survey::survey(&dir.0, "sub", ctx.cancelled()).unwrap();
     meanwhile(&dir.0);
-    checksum(survey, "sub".into(), &ctx, ctx.cancelled())
+    let result = checksum(survey, "sub".into(), &ctx, ctx.cancelled());
+    if result.is_ok() {
+        let last = seen.borrow().clone().unwrap();
+        assert_eq!((last.percent, last.done), (Some(100.0), last.total));
+    }
+    result
 }
 
 fn failure(result: Result<Manifest, Stop>) -> TaskError {
