@@ -48,47 +48,62 @@ struct Session {
 
 /// Serves a connection to its end. A client that is not known yet has a limited time to log in; a
 /// refused one is told by the close code.
-pub(crate) async fn serve(
+///
+/// The future lives as long as the connection, and holds what it captures for as long. So it is no
+/// `async fn`, which would keep its arguments a second time, and what only the end needs is boxed.
+pub(crate) fn serve(
     gateway: Arc<Gateway>,
     mut socket: Socket,
     identity: Result<Option<Identity>, TokenError>,
-) {
-    let settings = &gateway.config.websocket;
-    let now = Instant::now();
-    let outbox = Outbox::new(Uuid::now_v7(), settings.queue_size.bytes());
-    let heartbeat = Heartbeat::new(now, settings.ping_interval.0, settings.pong_wait.0);
-    let auth_end = now + settings.auth_timeout.0;
-    let mut session = Session {
-        gateway: Arc::clone(&gateway),
-        outbox,
-        user: None,
-        heartbeat,
-    };
-    let open = gauge!(metric::CONNECTIONS);
-    open.increment(1.0);
-    let end = match identity {
-        Ok(Some(identity)) => {
-            session.welcome(identity);
-            session.run(&mut socket).await
-        }
-        Ok(None) => {
-            session.heartbeat.ends_at(Some(auth_end));
-            session.run(&mut socket).await
-        }
-        Err(error) => End::Close(refusal(&error)),
-    };
-    if let Some(user) = &session.user {
-        gateway.hub.remove(user, session.outbox.id);
-    }
-    match end {
-        End::Close(close) => {
+) -> impl Future<Output = ()> + Send {
+    let mut session = Session::new(gateway);
+    let refused = session.begin(identity);
+    async move {
+        let end = match refused {
+            Some(end) => end,
+            None => session.run(&mut socket).await,
+        };
+        session.leave();
+        if let End::Close(close) = end {
             counter!(metric::CLOSES, "reason" => close.reason).increment(1);
-            say_goodbye(&mut socket, close, settings.write_wait.0).await;
+            let write_wait = session.gateway.config.websocket.write_wait.0;
+            Box::pin(say_goodbye(&mut socket, close, write_wait)).await;
         }
-        // The library's answer to a goodbye goes out with the next write, and there is no other.
-        End::Left => drop(timeout(settings.write_wait.0, socket.flush()).await),
+        gauge!(metric::CONNECTIONS).decrement(1.0);
     }
-    open.decrement(1.0);
+}
+
+impl Session {
+    fn new(gateway: Arc<Gateway>) -> Self {
+        gauge!(metric::CONNECTIONS).increment(1.0);
+        let settings = &gateway.config.websocket;
+        let (interval, wait) = (settings.ping_interval.0, settings.pong_wait.0);
+        Self {
+            outbox: Outbox::new(Uuid::now_v7(), settings.queue_size.bytes()),
+            user: None,
+            heartbeat: Heartbeat::new(Instant::now(), interval, wait),
+            gateway,
+        }
+    }
+
+    /// Lets a known client in, gives an unknown one its time, and refuses a bad token.
+    fn begin(&mut self, identity: Result<Option<Identity>, TokenError>) -> Option<End> {
+        match identity {
+            Ok(Some(identity)) => self.welcome(identity),
+            Ok(None) => {
+                let limit = self.gateway.config.websocket.auth_timeout.0;
+                self.heartbeat.ends_at(Some(Instant::now() + limit));
+            }
+            Err(error) => return Some(End::Close(refusal(&error))),
+        }
+        None
+    }
+
+    fn leave(&self) {
+        if let Some(user) = &self.user {
+            self.gateway.hub.remove(user, self.outbox.id);
+        }
+    }
 }
 
 impl Session {

@@ -6,7 +6,7 @@ use serde_json::json;
 use warp::http::header::{CONNECTION, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE};
 use warp::http::{HeaderName, HeaderValue, StatusCode};
 use warp::reject::{
-    InvalidQuery, LengthRequired, MethodNotAllowed, PayloadTooLarge, UnsupportedMediaType,
+    InvalidHeader, LengthRequired, MethodNotAllowed, PayloadTooLarge, UnsupportedMediaType,
 };
 use warp::reply::Response;
 use warp::{Rejection, Reply};
@@ -56,28 +56,29 @@ impl Reply for ApiError {
 pub(crate) async fn answer(rejection: Rejection) -> Result<ApiError, Infallible> {
     let (status, code, message) = if rejection.is_not_found() {
         (StatusCode::NOT_FOUND, "not_found", "there is nothing here")
-    } else if rejection.find::<MethodNotAllowed>().is_some() {
-        let status = StatusCode::METHOD_NOT_ALLOWED;
-        (
-            status,
-            "method_not_allowed",
-            "this path takes another method",
-        )
     } else if rejection.find::<PayloadTooLarge>().is_some() {
         let status = StatusCode::PAYLOAD_TOO_LARGE;
         (status, "too_large", "the body is too large")
     } else if rejection.find::<LengthRequired>().is_some() {
         let status = StatusCode::LENGTH_REQUIRED;
         (status, "length_required", "send the header Content-Length")
-    } else if rejection.find::<InvalidQuery>().is_some() {
-        (
-            StatusCode::BAD_REQUEST,
-            "bad_query",
-            "the query cannot be read",
-        )
     } else if rejection.find::<UnsupportedMediaType>().is_some() {
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         (status, "unsupported_media_type", "send application/json")
+    } else if rejection.find::<InvalidHeader>().is_some() {
+        (
+            StatusCode::BAD_REQUEST,
+            "bad_header",
+            "a header cannot be read",
+        )
+    } else if rejection.find::<MethodNotAllowed>().is_some() {
+        // Last, because every route for another method adds it to what the right one says.
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        (
+            status,
+            "method_not_allowed",
+            "this path takes another method",
+        )
     } else {
         tracing::warn!(?rejection, "a request failed for an unforeseen reason");
         let status = StatusCode::INTERNAL_SERVER_ERROR;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hyper::upgrade::OnUpgrade;
 use jiff::Timestamp;
-use serde::Deserialize;
+use reqwest::Url;
 use tokio::time::{Duration, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -28,13 +28,41 @@ use crate::session;
 /// Frames are written together up to this size before they go to the socket.
 const WRITE_BATCH: usize = 16 * 1024;
 
+/// Only its query is of interest.
+const NO_URL: &str = "ws://notifier/ws";
+
 /// How long the HTTP connection may take to hand its socket over after our 101.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 
-#[derive(Debug, Deserialize)]
+#[derive(Default)]
 struct Query {
     token: Option<String>,
     user_id: Option<String>,
+}
+
+impl Query {
+    /// By hand: warp's own filter logs a query that it cannot read, and a token may be in it.
+    fn read(raw: &str) -> Result<Self, ApiError> {
+        let mut query = Self::default();
+        let mut url = NO_URL.parse::<Url>().map_err(|_| bad_query())?;
+        url.set_query(Some(raw));
+        for (name, value) in url.query_pairs() {
+            let field = match &*name {
+                "token" => &mut query.token,
+                "user_id" => &mut query.user_id,
+                _ => continue,
+            };
+            if field.replace(value.into_owned()).is_some() {
+                return Err(bad_query());
+            }
+        }
+        Ok(query)
+    }
+}
+
+fn bad_query() -> ApiError {
+    let message = "the query has token or user_id more than once";
+    ApiError::new(StatusCode::BAD_REQUEST, "bad_query", message)
 }
 
 pub(super) fn route(
@@ -43,11 +71,11 @@ pub(super) fn route(
     warp::path!("ws")
         .and(warp::get())
         .and(warp::header::headers_cloned())
-        .and(warp::query::<Query>())
+        .and(warp::query::raw().or(warp::any().map(String::new)).unify())
         .and(warp::ext::optional::<OnUpgrade>())
         .map(
-            move |headers: HeaderMap, query: Query, upgrade: Option<OnUpgrade>| match accept(
-                &gateway, &headers, query, upgrade,
+            move |headers: HeaderMap, query: String, upgrade: Option<OnUpgrade>| match accept(
+                &gateway, &headers, &query, upgrade,
             ) {
                 Ok(response) => response,
                 Err(error) => error.into_response(),
@@ -59,7 +87,7 @@ pub(super) fn route(
 fn accept(
     gateway: &Arc<Gateway>,
     headers: &HeaderMap,
-    query: Query,
+    query: &str,
     upgrade: Option<OnUpgrade>,
 ) -> Result<Response, ApiError> {
     let key = websocket_key(headers)?;
@@ -79,6 +107,7 @@ fn accept(
             message,
         ));
     }
+    let query = Query::read(query)?;
     let credentials = Credentials::read(
         text(headers, AUTHORIZATION),
         Some(&list(headers, SEC_WEBSOCKET_PROTOCOL)),
@@ -205,5 +234,7 @@ async fn open(
         .max_frame_size(Some(limit));
     let (ahead, role) = (ahead.to_vec(), Role::Server);
     let socket = WebSocketStream::from_partially_read(stream, ahead, role, Some(config)).await;
-    session::serve(gateway, socket, identity).await;
+    // A task of its own, so that what the handshake needed does not live as long as the connection.
+    let session = session::serve(Arc::clone(&gateway), socket, identity);
+    gateway.sessions.spawn(session);
 }
