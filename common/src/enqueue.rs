@@ -1,14 +1,20 @@
 //! Putting a job into its queue, as every producer of ours does it.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use thiserror::Error;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::amqp::{Message, Names, PublishError, Publisher, Route};
 use crate::wire::{
     Audience, Event, EventClass, EventError, EventKey, Job, JobError, KeyError, Status,
-    TASK_STATUS_CHANGED, TaskStatus, next_rev,
+    TASK_STATUS_CHANGED, TaskStatus,
 };
+
+/// How long a producer waits until its job is announced to the owner.
+const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a job is not in its queue.
 #[derive(Debug, Error)]
@@ -67,9 +73,12 @@ pub async fn enqueue(
         Err(error) => return Err(EnqueueError::Publish(error)),
     }
     let status = queued(job, now);
-    if let Err(error) = publish_status(publisher, names, &status, job.room_id.as_deref()).await {
-        // The job is safe; its owner hears of it when a worker starts it.
-        tracing::debug!(%error, task_id = job.id, "could not announce the job");
+    // The job is safe; its owner hears of it when a worker starts it, if not now.
+    let telling = publish_status(publisher, names, &status, job.room_id.as_deref());
+    match timeout(ANNOUNCE_TIMEOUT, telling).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, task_id = job.id, "could not announce the job"),
+        Err(_) => tracing::debug!(task_id = job.id, "could not announce the job in time"),
     }
     Ok(())
 }
@@ -83,7 +92,8 @@ fn queued(job: &Job, now: Timestamp) -> TaskStatus {
         status: Status::Queued,
         attempt: 0,
         max_attempts: 1,
-        rev: next_rev(0, now),
+        // Below whatever a worker says, whose clock may be behind the producer's.
+        rev: 1,
         progress: None,
         error: None,
         result: None,

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr as _;
 
 use bellhop_common::config::{
     AmqpConfig, HumanDuration, HumanSize, LogConfig, Secret, ServiceConfig, ShutdownConfig,
 };
 use jsonwebtoken::Algorithm;
 use serde::{Deserialize, Serialize};
+
+use crate::alerts::WebhookUrl;
 
 /// An instance's name is part of a queue's name, which has at most 255 bytes, some of them spent
 /// on percent-encoding.
@@ -188,6 +191,7 @@ pub struct MattermostConfig {
 impl ServiceConfig for NotifierConfig {
     fn problems(&self) -> Vec<String> {
         let mut problems = self.amqp.problems();
+        problems.extend(self.log.problems());
         problems.extend(self.auth.problems(self.http.listen));
         problems.extend(self.websocket.problems());
         let hook = &self.mattermost;
@@ -196,6 +200,10 @@ impl ServiceConfig for NotifierConfig {
                 "mattermost.webhook_url and mattermost.webhook_url_file are both set: keep one"
                     .into(),
             );
+        }
+        let webhook = hook.webhook_url.as_ref();
+        if let Some(Err(error)) = webhook.map(|url| WebhookUrl::from_str(url.expose())) {
+            problems.push(format!("mattermost.webhook_url: {error}"));
         }
         if hook
             .task_url

@@ -91,7 +91,7 @@ async fn hand_one_back(gateway: &Gateway, delivery: Delivery) {
         body: delivery.body.clone(),
         id: delivery.properties.message_id.clone(),
         kind: delivery.properties.kind.clone(),
-        headers: delivery.properties.headers.clone(),
+        headers: delivery.properties.headers_to_keep(),
         persistent: false,
     };
     // Mandatory: this instance listens before it takes from the inbox, so that somebody must.
@@ -102,6 +102,12 @@ async fn hand_one_back(gateway: &Gateway, delivery: Delivery) {
     };
     match gateway.publisher.publish(route, &message).await {
         Ok(()) => settle(delivery).await,
+        Err(error) if error.is_permanent() => {
+            malformed(&error);
+            if let Err(error) = delivery.receipt.reject().await {
+                debug!(%error, "a rejection was lost");
+            }
+        }
         Err(error) => {
             warn!(%error, "an event could not be handed back yet");
             if let Err(error) = delivery.receipt.requeue().await {

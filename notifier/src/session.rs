@@ -64,10 +64,14 @@ pub(crate) fn serve(
             None => session.run(&mut socket).await,
         };
         session.leave();
-        if let End::Close(close) = end {
-            counter!(metric::CLOSES, "reason" => close.reason).increment(1);
-            let write_wait = session.gateway.config.websocket.write_wait.0;
-            Box::pin(say_goodbye(&mut socket, close, write_wait)).await;
+        let write_wait = session.gateway.config.websocket.write_wait.0;
+        match end {
+            End::Close(close) => {
+                counter!(metric::CLOSES, "reason" => close.reason).increment(1);
+                Box::pin(say_goodbye(&mut socket, close, write_wait)).await;
+            }
+            // The library's answer to a goodbye goes out with the next write: there is no other.
+            End::Left => drop(Box::pin(timeout(write_wait, socket.flush())).await),
         }
         gauge!(metric::CONNECTIONS).decrement(1.0);
     }
@@ -206,7 +210,7 @@ impl Session {
     fn expires_at(&mut self, expires: Option<Timestamp>) {
         let end = expires.map(|expires| {
             let left = Timestamp::now().duration_until(expires);
-            // A far future would overflow the clock; look again in a year.
+            // A far future would overflow the clock; no connection lasts a year.
             let left = Duration::try_from(left).unwrap_or_default();
             Instant::now() + left.min(Duration::from_hours(365 * 24))
         });

@@ -9,7 +9,8 @@ use bellhop_common::config::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::tasks::ExecConfig;
+use crate::task::Task as _;
+use crate::tasks::{Checksum, ExecConfig};
 
 /// Everything that `worker run` reads.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -68,7 +69,9 @@ impl Default for HttpConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct JobsConfig {
-    /// How long an attempt may take, where neither the job nor its kind says.
+    /// How long an attempt may take, where neither the job nor its kind says. RabbitMQ takes a
+    /// message back that is not acknowledged within its `consumer_timeout`, 30 minutes by default:
+    /// for longer jobs raise that first, or another worker will begin them, too.
     pub timeout: HumanDuration,
     /// How long a handler may take to end once it was asked to.
     pub grace: HumanDuration,
@@ -83,7 +86,7 @@ pub struct JobsConfig {
 impl Default for JobsConfig {
     fn default() -> Self {
         Self {
-            timeout: HumanDuration::from_secs(3600),
+            timeout: HumanDuration::from_secs(25 * 60),
             grace: HumanDuration::from_secs(10),
             max_result_size: HumanSize::kib(256),
             max_redeliveries: 10,
@@ -116,6 +119,7 @@ pub struct FilesConfig {
 impl ServiceConfig for WorkerConfig {
     fn problems(&self) -> Vec<String> {
         let mut problems = self.amqp.problems();
+        problems.extend(self.log.problems());
         if self.queues.is_empty() {
             problems.push("no queue is configured: add [queues.default]".into());
         }
@@ -131,6 +135,13 @@ impl ServiceConfig for WorkerConfig {
                 problems.push(format!("queue name {name:?} must have 1 to 128 bytes"));
             }
         }
+        let largest = self.jobs.max_result_size.0.saturating_add(64 * 1024);
+        if largest > self.amqp.max_message_size.0 {
+            problems.push(format!(
+                "jobs.max_result_size ({}) and 64KiB around it do not fit into amqp.max_message_size ({})",
+                self.jobs.max_result_size, self.amqp.max_message_size
+            ));
+        }
         if self.jobs.max_redeliveries == 0 || self.jobs.max_redeliveries >= 20 {
             problems.push(format!(
                 "jobs.max_redeliveries must be 1 to 19, it is {}",
@@ -139,6 +150,19 @@ impl ServiceConfig for WorkerConfig {
         }
         for (kind, exec) in &self.exec {
             problems.extend(exec.problems(kind));
+            if exec.grace > self.jobs.grace {
+                problems.push(format!(
+                    "exec.{kind:?}.grace ({}) is longer than jobs.grace ({}), after which a handler is \
+                     dropped: raise jobs.grace",
+                    exec.grace, self.jobs.grace
+                ));
+            }
+            if kind == Checksum::KIND && self.files.root.is_some() {
+                problems.push(format!(
+                    "exec.{kind:?} would replace the built-in task of that kind: take another kind, or \
+                     remove files.root"
+                ));
+            }
         }
         problems
     }

@@ -1,9 +1,14 @@
 //! The sequence of a task's statuses, as its owner will see them. Pure.
 
-use bellhop_common::wire::{Job, Progress, Status, TaskStatus, next_rev};
+use bellhop_common::wire::{Job, Progress, Status, TaskError, TaskStatus, cut, next_rev};
 use jiff::Timestamp;
 
 use crate::outcome::Outcome;
+
+/// An error travels to every window of its owner, and may quote what a producer sent: longer ones
+/// are cut.
+const MAX_MESSAGE_BYTES: usize = 16 * 1024;
+const MAX_CODE_BYTES: usize = 64;
 
 /// Makes the statuses of one attempt, each with a higher `rev` than the last.
 #[derive(Debug)]
@@ -47,7 +52,10 @@ impl Feed {
             },
             // Another attempt comes with the retries; until then a failure is final.
             Outcome::Fail(error) | Outcome::Retry { error, .. } => TaskStatus {
-                error: Some(error.clone()),
+                error: Some(TaskError {
+                    code: cut(&error.code, MAX_CODE_BYTES).to_owned(),
+                    message: cut(&error.message, MAX_MESSAGE_BYTES).to_owned(),
+                }),
                 ..self.status(Status::Failed, now)
             },
             Outcome::Cancelled => self.status(Status::Cancelled, now),
@@ -76,7 +84,6 @@ impl Feed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bellhop_common::wire::TaskError;
     use serde_json::json;
 
     fn now() -> Timestamp {

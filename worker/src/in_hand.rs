@@ -6,11 +6,15 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bellhop_common::amqp::Receipt;
 
-/// How many ended jobs are remembered. A redelivery that comes later runs the job again.
+/// How many ended jobs are remembered, and for how long. A redelivery that comes later runs the job
+/// again. A message whose acknowledgement was lost returns as soon as the broker has noticed the
+/// lost connection; much later it is somebody's replay, redelivered because another worker died.
 const REMEMBERED: usize = 10_000;
+const REMEMBERED_FOR: Duration = Duration::from_mins(10);
 
 /// What a delivery turns out to be.
 #[derive(Debug)]
@@ -40,22 +44,30 @@ struct Jobs {
 #[derive(Debug, Default)]
 struct Ended {
     order: VecDeque<String>,
-    count: HashMap<String, usize>,
+    /// When each ended last, and how often it stands in `order`.
+    seen: HashMap<String, (Instant, usize)>,
 }
 
 impl InHand {
     /// A delivery arrived.
-    pub(crate) fn arrived(&self, id: &str, redelivered: bool, receipt: Receipt) -> Arrival {
+    pub(crate) fn arrived(
+        &self,
+        id: &str,
+        redelivered: bool,
+        receipt: Receipt,
+        now: Instant,
+    ) -> Arrival {
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(held) = jobs.running.get_mut(id) {
-            if held.is_usable() {
+            // A redelivery is the message of this run; a first delivery is another message.
+            if !redelivered {
                 return Arrival::Duplicate(receipt);
             }
             *held = receipt;
             return Arrival::Adopted;
         }
         // Only a redelivery: a new message with an old id is a replay that somebody asked for.
-        if redelivered && jobs.ended.contains(id) {
+        if redelivered && jobs.ended.contains(id, now) {
             return Arrival::Ended(receipt);
         }
         jobs.running.insert(id.to_owned(), receipt);
@@ -64,9 +76,9 @@ impl InHand {
 
     /// A job ended and its outcome is kept by the broker. The receipt to settle, if it still is
     /// in hand.
-    pub(crate) fn ended(&self, id: &str) -> Option<Receipt> {
+    pub(crate) fn ended(&self, id: &str, now: Instant) -> Option<Receipt> {
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        jobs.ended.push(id);
+        jobs.ended.push(id, now);
         jobs.running.remove(id)
     }
 
@@ -78,23 +90,26 @@ impl InHand {
 }
 
 impl Ended {
-    fn contains(&self, id: &str) -> bool {
-        self.count.contains_key(id)
+    fn contains(&self, id: &str, now: Instant) -> bool {
+        self.seen
+            .get(id)
+            .is_some_and(|(at, _)| now.duration_since(*at) < REMEMBERED_FOR)
     }
 
-    fn push(&mut self, id: &str) {
+    fn push(&mut self, id: &str, now: Instant) {
         self.order.push_back(id.to_owned());
-        *self.count.entry(id.to_owned()).or_default() += 1;
+        let seen = self.seen.entry(id.to_owned()).or_insert((now, 0));
+        *seen = (now, seen.1 + 1);
         if self.order.len() <= REMEMBERED {
             return;
         }
         let Some(oldest) = self.order.pop_front() else {
             return;
         };
-        if let Some(count) = self.count.get_mut(&oldest) {
-            *count -= 1;
-            if *count == 0 {
-                self.count.remove(&oldest);
+        if let Some((_, times)) = self.seen.get_mut(&oldest) {
+            *times -= 1;
+            if *times == 0 {
+                self.seen.remove(&oldest);
             }
         }
     }
@@ -106,21 +121,29 @@ mod tests {
 
     #[test]
     fn the_newest_ended_jobs_are_remembered_and_no_more() {
-        let mut ended = Ended::default();
-        ended.push("twice");
+        let (mut ended, now) = (Ended::default(), Instant::now());
+        ended.push("twice", now);
         for n in 0..REMEMBERED - 1 {
-            ended.push(&n.to_string());
+            ended.push(&n.to_string(), now);
         }
-        assert!(ended.contains("twice"));
-        ended.push("twice");
+        assert!(ended.contains("twice", now));
+        ended.push("twice", now);
         assert!(
-            ended.contains("twice"),
+            ended.contains("twice", now),
             "the first of two left, the second stays"
         );
-        ended.push("one more");
-        assert!(!ended.contains("0"));
-        assert!(ended.contains("twice"));
+        ended.push("one more", now);
+        assert!(!ended.contains("0", now));
+        assert!(ended.contains("twice", now));
         assert_eq!(ended.order.len(), REMEMBERED);
-        assert!(ended.count.len() <= REMEMBERED);
+        assert!(ended.seen.len() <= REMEMBERED);
+    }
+
+    #[test]
+    fn an_ended_job_is_forgotten_after_a_while() {
+        let (mut ended, now) = (Ended::default(), Instant::now());
+        ended.push("t", now);
+        assert!(ended.contains("t", now + REMEMBERED_FOR / 2));
+        assert!(!ended.contains("t", now + REMEMBERED_FOR));
     }
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bellhop_common::amqp::Delivery;
+use bellhop_common::amqp::{Delivery, Receipt};
 use bellhop_common::wire::{Job, JobProperties, TaskError};
 use jiff::Timestamp;
-use metrics::{counter, gauge, histogram};
+use metrics::{Gauge, counter, gauge, histogram};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::{info, warn};
 
@@ -16,7 +16,7 @@ use crate::in_hand::Arrival;
 use crate::metric;
 use crate::outcome::Outcome;
 use crate::service::Service;
-use crate::settle::{Letter, OutOfTime, acknowledge, bury, tell_end};
+use crate::settle::{Buried, Letter, OutOfTime, acknowledge, bury, settle_receipt, tell_end};
 
 /// Takes a queue's deliveries until the worker stops, running as many at once as `places` has.
 pub(crate) async fn take(
@@ -36,27 +36,11 @@ pub(crate) async fn take(
             delivery = deliveries.recv() => delivery,
         };
         let Some(delivery) = delivery else { return };
-        let letter = Letter::of(&delivery);
-        let properties = JobProperties {
-            message_id: delivery.properties.message_id.clone(),
-            kind: delivery.properties.kind.clone(),
+        let Some((job, letter, receipt, redelivered)) = read(&service, &queue, delivery) else {
+            continue;
         };
-        let job = match Job::parse(&delivery.body, &properties) {
-            Ok(job) => job,
-            Err(error) => {
-                let error = TaskError::new("unreadable", error.to_string());
-                let (service, queue) = (Arc::clone(&service), queue.clone());
-                let tracker = service.tracker.clone();
-                tracker.spawn(async move {
-                    unreadable(&service, &queue, letter, error, delivery).await;
-                });
-                continue;
-            }
-        };
-        match service
-            .in_hand
-            .arrived(&job.id, delivery.redelivered, delivery.receipt)
-        {
+        let now = Instant::now();
+        match service.in_hand.arrived(&job.id, redelivered, receipt, now) {
             Arrival::Adopted => info!(task_id = job.id, "still running it, the message is back"),
             Arrival::Duplicate(receipt) => {
                 warn!(
@@ -89,12 +73,45 @@ pub(crate) async fn take(
     }
 }
 
+/// The job in a delivery. A message that is none is on its way to the dead letters.
+fn read(
+    service: &Arc<Service>,
+    queue: &str,
+    delivery: Delivery,
+) -> Option<(Job, Letter, Receipt, bool)> {
+    let Delivery {
+        body,
+        redelivered,
+        properties,
+        receipt,
+        ..
+    } = delivery;
+    let stand_ins = JobProperties {
+        message_id: properties.message_id.clone(),
+        kind: properties.kind.clone(),
+    };
+    let parsed = Job::parse(&body, &stand_ins);
+    let letter = Letter::new(body, properties);
+    match parsed {
+        Ok(job) => Some((job, letter, receipt, redelivered)),
+        Err(error) => {
+            let error = TaskError::new("unreadable", error.to_string());
+            let (service, queue) = (Arc::clone(service), queue.to_owned());
+            let tracker = service.tracker.clone();
+            tracker.spawn(async move {
+                unreadable(&service, &queue, letter, error, receipt).await;
+            });
+            None
+        }
+    }
+}
+
 async fn unreadable(
     service: &Service,
     queue: &str,
     letter: Letter,
     error: TaskError,
-    delivery: Delivery,
+    receipt: Receipt,
 ) {
     warn!(
         queue,
@@ -102,8 +119,25 @@ async fn unreadable(
         "an unreadable message goes to the dead letters"
     );
     counter!(metric::UNREADABLE, "queue" => queue.to_owned()).increment(1);
-    if bury(service, queue, letter, &error).await.is_ok() {
-        acknowledge(delivery.receipt, "unreadable").await;
+    if let Ok(buried) = bury(service, queue, letter, &error).await {
+        settle_receipt(receipt, &buried, "unreadable").await;
+    }
+}
+
+/// Counts a job as running until dropped.
+struct Running(Gauge);
+
+impl Running {
+    fn begin(queue: &str) -> Self {
+        let running = gauge!(metric::RUNNING, "queue" => queue.to_owned());
+        running.increment(1.0);
+        Self(running)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
     }
 }
 
@@ -114,8 +148,7 @@ async fn work(
     letter: Letter,
     place: OwnedSemaphorePermit,
 ) {
-    let running = gauge!(metric::RUNNING, "queue" => queue.to_owned());
-    running.increment(1.0);
+    let _running = Running::begin(queue);
     let (began, attempt) = (Instant::now(), letter.attempt());
     let task_id = job.id.clone();
     let mut feed = Feed::new(job, attempt);
@@ -164,7 +197,6 @@ async fn work(
             }
         }
     }
-    running.decrement(1.0);
     drop(place);
 }
 
@@ -178,12 +210,13 @@ async fn settle(
     outcome: &Outcome,
 ) -> Result<&'static str, OutOfTime> {
     let status = feed.ended(outcome, Timestamp::now());
+    let mut buried = Buried::WithReason;
     if let Some(error) = &status.error {
-        bury(service, queue, letter, error).await?;
+        buried = bury(service, queue, letter, error).await?;
     }
     tell_end(service, &status, feed.job().room_id.as_deref()).await?;
-    if let Some(receipt) = service.in_hand.ended(&status.task_id) {
-        acknowledge(receipt, &status.task_id).await;
+    if let Some(receipt) = service.in_hand.ended(&status.task_id, Instant::now()) {
+        settle_receipt(receipt, &buried, &status.task_id).await;
     }
     Ok(status.status.as_str())
 }

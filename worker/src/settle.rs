@@ -1,12 +1,11 @@
 //! Settling: the outcome is with the broker before the job is acknowledged.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bellhop_common::amqp::{Delivery, Message, PublishError, Receipt, Route};
+use bellhop_common::amqp::{Message, Properties, PublishError, Receipt, Route};
 use bellhop_common::backoff::{Backoff, jitter};
 use bellhop_common::enqueue::{StatusError, publish_status};
-use bellhop_common::wire::{TaskError, TaskStatus};
+use bellhop_common::wire::{TaskError, TaskStatus, cut};
 use jiff::Timestamp;
 use tracing::{debug, error, warn};
 
@@ -39,20 +38,12 @@ const MAX_ERROR_BYTES: usize = 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct Letter {
     body: Vec<u8>,
-    id: Option<String>,
-    kind: Option<String>,
-    headers: BTreeMap<String, String>,
+    properties: Properties,
 }
 
 impl Letter {
-    pub(crate) fn of(delivery: &Delivery) -> Self {
-        let properties = delivery.properties.clone();
-        Self {
-            body: delivery.body.clone(),
-            id: properties.message_id,
-            kind: properties.kind,
-            headers: properties.headers,
-        }
+    pub(crate) fn new(body: Vec<u8>, properties: Properties) -> Self {
+        Self { body, properties }
     }
 
     /// Which attempt the delivery is, by our own header: the broker's counters do not survive a
@@ -67,14 +58,13 @@ impl Letter {
     }
 
     fn number(&self, name: &str) -> Option<u32> {
-        self.headers.get(name)?.parse().ok()
+        self.properties.headers.get(name)?.parse().ok()
     }
 
     fn into_message(self, queue: &str, error: &TaskError, now: Timestamp) -> Message {
         let attempt = self.attempt();
-        let mut headers = self.headers;
-        let cut = error.message.floor_char_boundary(MAX_ERROR_BYTES);
-        let message = error.message.get(..cut).unwrap_or_default();
+        let mut headers = self.properties.headers_to_keep();
+        let message = cut(&error.message, MAX_ERROR_BYTES);
         for (name, value) in [
             (header::ATTEMPT, attempt.to_string()),
             (header::REASON, error.code.clone()),
@@ -86,8 +76,8 @@ impl Letter {
         }
         Message {
             body: self.body,
-            id: self.id,
-            kind: self.kind,
+            id: self.properties.message_id,
+            kind: self.properties.kind,
             headers,
             persistent: true,
         }
@@ -98,13 +88,23 @@ impl Letter {
 #[derive(Debug)]
 pub(crate) struct OutOfTime;
 
+/// Where a dead letter is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Buried {
+    /// With its reason, and its message can be acknowledged.
+    WithReason,
+    /// Nowhere yet: it is too large to be published again. Its message must be rejected, which
+    /// moves it as it is.
+    OnlyByReject,
+}
+
 /// Puts a message into the dead letters; tries until the broker has it.
 pub(crate) async fn bury(
     service: &Service,
     queue: &str,
     letter: Letter,
     error: &TaskError,
-) -> Result<(), OutOfTime> {
+) -> Result<Buried, OutOfTime> {
     let message = letter.into_message(queue, error, Timestamp::now());
     let exchange = service.names.dead();
     let route = Route {
@@ -112,10 +112,20 @@ pub(crate) async fn bury(
         key: queue,
         mandatory: true,
     };
-    persevere(service, "the dead letter", || {
-        service.publisher.publish(route, &message)
-    })
-    .await
+    let mut buried = Buried::WithReason;
+    if message.body.len() > service.config.amqp.max_message_size.bytes() {
+        warn!(
+            bytes = message.body.len(),
+            "too large to be published again with its reason"
+        );
+        buried = Buried::OnlyByReject;
+    } else {
+        persevere(service, "the dead letter", || {
+            service.publisher.publish(route, &message)
+        })
+        .await?;
+    }
+    Ok(buried)
 }
 
 /// Tells the owner the end; tries until the broker has it.
@@ -135,11 +145,27 @@ pub(crate) async fn tell_end(
                 error!(%error, task_id = status.task_id, "the owner cannot be told");
                 Ok(())
             }
+            Err(StatusError::Publish(error)) if error.is_permanent() => {
+                error!(%error, task_id = status.task_id, "the owner cannot be told");
+                Ok(())
+            }
             Err(StatusError::Publish(error)) => Err(error),
             Ok(()) => Ok(()),
         }
     })
     .await
+}
+
+/// Settles according to where the dead letter is, if there is one.
+pub(crate) async fn settle_receipt(receipt: Receipt, buried: &Buried, task_id: &str) {
+    match buried {
+        Buried::WithReason => acknowledge(receipt, task_id).await,
+        Buried::OnlyByReject => {
+            if let Err(error) = receipt.reject().await {
+                debug!(%error, task_id, "the rejection was lost; the message will return");
+            }
+        }
+    }
 }
 
 /// Acknowledges. A failure only means that the message returns, and is recognised then.
@@ -177,16 +203,27 @@ mod tests {
 
     #[test]
     fn a_dead_letter_carries_its_reason_and_what_it_came_with() {
-        let letter = Letter {
-            body: b"{}".to_vec(),
-            id: Some("t1".into()),
+        let headers = [
+            ("traceparent", "00-ab"),
+            ("x-delivery-count", "12"),
+            ("x-death", "much"),
+        ];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let properties = Properties {
+            message_id: Some("t1".into()),
             kind: Some("k".into()),
-            headers: BTreeMap::from([("traceparent".into(), "00-ab".into())]),
+            headers: headers.into(),
         };
+        let letter = Letter::new(b"{}".to_vec(), properties);
+        assert_eq!(letter.redeliveries(), 12);
         let now = "2026-01-15T10:30:00Z".parse().unwrap();
         let error = TaskError::new("exit_3", "ü".repeat(2000));
         let message = letter.into_message("default", &error, now);
         assert_eq!(message.headers["traceparent"], "00-ab");
+        assert!(
+            !message.headers.contains_key("x-delivery-count"),
+            "a replay starts afresh"
+        );
         assert_eq!(message.headers["x-bellhop-reason"], "exit_3");
         assert_eq!(message.headers["x-bellhop-queue"], "default");
         assert_eq!(message.headers["x-bellhop-attempt"], "1");

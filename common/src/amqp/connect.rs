@@ -1,12 +1,17 @@
 //! Opening a connection, and keeping one open for ever.
 
+use std::net::Shutdown;
+use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use lapin::tcp::{AMQPUriTcpExt, OwnedIdentity, OwnedTLSConfig};
-use lapin::uri::AMQPUri;
-use lapin::{Connection, ConnectionProperties, Event};
+use async_compat::{Compat, CompatExt as _};
+use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
+use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::{AsyncTcpStream, Connection, ConnectionProperties, Event};
 use thiserror::Error;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -72,21 +77,50 @@ pub(super) async fn connect(config: &AmqpConfig, name: &str) -> Result<Connectio
     uri.query.heartbeat.get_or_insert(heartbeat.max(1));
     let tls = read_tls(&config.tls).await?;
     let limit = config.connect_timeout.0;
-    // lapin connects on a thread of its own, which a timeout around the whole would leave behind
-    // until the operating system gives up; so the dial has its own.
-    let dial = async move |uri: AMQPUri, runtime| {
-        timeout(limit, uri.connect_with_config_async(tls.as_ref(), &runtime))
-            .await
-            .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
-            .map_err(lapin::Error::from)
+    let socket = Arc::new(Mutex::new(None));
+    let dial = {
+        let socket = Arc::clone(&socket);
+        // lapin dials on a thread of its own, which a timeout around the whole would leave behind
+        // until the operating system gives up; so the dial has its own.
+        async move |uri: AMQPUri, _| match timeout(limit, dial(uri, &tls, &socket)).await {
+            Ok(dialled) => dialled.map_err(lapin::Error::from),
+            Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+        }
     };
     let runtime = lapin::runtime::default_runtime()?;
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let connecting = Connection::connector(uri, runtime, dial, properties);
-    match timeout(limit, connecting).await {
-        Ok(connection) => Ok(connection?),
-        Err(_) => Err(ConnectError::Timeout(limit)),
+    if let Ok(connection) = timeout(limit, connecting).await {
+        return Ok(connection?);
     }
+    // A broker that takes the connection and says nothing: lapin's thread would wait for ever.
+    if let Some(socket) = lock(&socket).take() {
+        drop(socket.shutdown(Shutdown::Both));
+    }
+    Err(ConnectError::Timeout(limit))
+}
+
+/// A second handle of the socket that is being connected.
+type SocketHandle = Mutex<Option<std::net::TcpStream>>;
+
+async fn dial(
+    uri: AMQPUri,
+    tls: &OwnedTLSConfig,
+    socket: &SocketHandle,
+) -> std::io::Result<AsyncTcpStream<Compat<TcpStream>>> {
+    let host = uri.authority.host.as_str();
+    let stream = TcpStream::connect((host, uri.authority.port)).await?;
+    stream.set_nodelay(true)?;
+    *lock(socket) = Some(stream.as_fd().try_clone_to_owned()?.into());
+    let stream = AsyncTcpStream::Plain(stream.compat());
+    match uri.scheme {
+        AMQPScheme::AMQP => Ok(stream),
+        AMQPScheme::AMQPS => stream.into_tls(host, tls.as_ref()).await,
+    }
+}
+
+fn lock(socket: &SocketHandle) -> MutexGuard<'_, Option<std::net::TcpStream>> {
+    socket.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn read_tls(config: &TlsConfig) -> Result<OwnedTLSConfig, ConnectError> {
@@ -122,7 +156,7 @@ pub(super) trait Session: Send {
     /// when it is to stop.
     fn serve(
         &mut self,
-        connection: &Connection,
+        connection: &Arc<Connection>,
         health: &Component,
     ) -> impl Future<Output = SessionError> + Send;
 }
@@ -169,6 +203,7 @@ pub(super) async fn supervise(
         };
         match attempt {
             Ok(connection) => {
+                let connection = Arc::new(connection);
                 info!(amqp.connection = name, "connected to RabbitMQ");
                 let since = Instant::now();
                 let broken = tokio::select! {

@@ -1,6 +1,7 @@
 //! Consuming: several queues over one supervised connection.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -148,7 +149,7 @@ impl ConsumeSession {
 }
 
 impl Session for ConsumeSession {
-    async fn serve(&mut self, connection: &Connection, health: &Component) -> SessionError {
+    async fn serve(&mut self, connection: &Arc<Connection>, health: &Component) -> SessionError {
         let Err(error) = self.consume(connection, health).await;
         error
     }
@@ -163,12 +164,25 @@ impl ConsumeSession {
         let mut events = Box::pin(connection.events_listener());
         // Dropped with the session, which aborts every pump.
         let mut pumps = JoinSet::new();
-        let consumers = self.subscribe_all(connection, &mut pumps).await?;
-        health.up();
+        // After a loss during the drain there is nothing more to take, and nothing to settle: the
+        // receipts went with the old connection.
+        let mut taking = !self.stop_intake.is_cancelled();
+        let mut consumers = Vec::new();
+        if taking {
+            consumers = self.subscribe_all(connection, &mut pumps).await?;
+            health.up();
+        }
         let mut liveness = interval(LIVENESS_CHECK);
-        let mut taking = true;
         loop {
             tokio::select! {
+                // Stopping comes first: the end of a pump is then no error.
+                biased;
+                () = self.stop_intake.cancelled(), if taking => {
+                    taking = false;
+                    health.down();
+                    cancel_all(&consumers).await;
+                    pumps.abort_all();
+                }
                 event = events.next() => {
                     fatal(event)?;
                 }
@@ -179,12 +193,6 @@ impl ConsumeSession {
                     if !connection.status().connected() {
                         return Err(SessionError::Closed);
                     }
-                }
-                () = self.stop_intake.cancelled(), if taking => {
-                    taking = false;
-                    health.down();
-                    cancel_all(&consumers).await;
-                    pumps.abort_all();
                 }
             }
         }
@@ -249,7 +257,9 @@ async fn pump(
         match delivery {
             Ok(delivery) => {
                 if deliveries.send(Delivery::from(delivery)).await.is_err() {
-                    break;
+                    // The service stops and takes no more; that is no fault of the connection,
+                    // which is still needed to settle what is in hand.
+                    std::future::pending::<()>().await;
                 }
             }
             Err(error) => return error.into(),
@@ -258,8 +268,9 @@ async fn pump(
     SessionError::ConsumerEnded(queue)
 }
 
+/// The last first: a queue of our own goes with its consumer, and later ones rely on it.
 async fn cancel_all(consumers: &[(Channel, Uuid)]) {
-    for (channel, tag) in consumers {
+    for (channel, tag) in consumers.iter().rev() {
         let cancel = channel.basic_cancel(tag.to_string().into(), BasicCancelOptions::default());
         match timeout(Duration::from_secs(5), cancel).await {
             Ok(Ok(())) => {}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lapin::Acker;
-use lapin::options::{BasicAckOptions, BasicNackOptions};
+use lapin::options::{BasicAckOptions, BasicNackOptions, BasicRejectOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use thiserror::Error;
 use tokio::time::timeout;
@@ -34,7 +34,7 @@ pub struct Properties {
     pub message_id: Option<String>,
     /// `type`.
     pub kind: Option<String>,
-    /// Headers whose value is a text or a number, as text.
+    /// Headers whose value is a text or a whole number, as text.
     pub headers: BTreeMap<String, String>,
 }
 
@@ -78,12 +78,46 @@ impl Receipt {
         settled(timeout(SETTLE_TIMEOUT, self.0.nack(options)).await)
     }
 
-    /// Whether the connection it came through is still there.
-    #[must_use]
-    pub fn is_usable(&self) -> bool {
-        self.0.usable()
+    /// The message goes to the dead letters of its queue, as it is.
+    ///
+    /// # Errors
+    /// [`SettleError`]: the message will come again.
+    pub async fn reject(self) -> Result<(), SettleError> {
+        let options = BasicRejectOptions { requeue: false };
+        settled(timeout(SETTLE_TIMEOUT, self.0.reject(options)).await)
     }
 }
+
+impl Properties {
+    /// The headers that go with a copy of the message: not the broker's own counters, which would
+    /// make a replayed message look worn out, and none at all when they would not fit into one
+    /// frame together with ours.
+    #[must_use]
+    pub fn headers_to_keep(&self) -> BTreeMap<String, String> {
+        let of_broker = |name: &str| {
+            name.starts_with("x-death")
+                || name.starts_with("x-first-death")
+                || name.ends_with("-count")
+        };
+        let kept: BTreeMap<_, _> = self
+            .headers
+            .iter()
+            .filter(|(name, _)| !of_broker(name))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        let bytes: usize = kept
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
+        if bytes > MAX_KEPT_HEADERS {
+            return BTreeMap::new();
+        }
+        kept
+    }
+}
+
+/// AMQP's smallest common frame has 128 KiB, and all headers must fit into one.
+const MAX_KEPT_HEADERS: usize = 64 * 1024;
 
 fn settled(
     answer: Result<lapin::Result<bool>, tokio::time::error::Elapsed>,

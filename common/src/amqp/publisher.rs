@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, Event};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, Event, PublisherConfirm};
 use thiserror::Error;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{interval, timeout_at};
@@ -24,6 +25,11 @@ use crate::wire::MAX_KEY_BYTES;
 
 /// How many messages may wait for a confirm at once; more wait for their turn.
 const MAX_IN_FLIGHT: usize = 1024;
+
+/// How many `mandatory` messages may be under way at once, each on a channel of its own: lapin gives
+/// a returned message to whichever confirm of the channel comes next, so that two on one channel
+/// could take each other's fate.
+const MANDATORY_CHANNELS: usize = 16;
 
 /// lapin reports a lost connection by an event; this looks for itself, in case it does not.
 const LIVENESS_CHECK: Duration = Duration::from_secs(1);
@@ -102,6 +108,14 @@ pub enum PublishError {
     Closed,
 }
 
+impl PublishError {
+    /// Whether the same message would fail again, however often it is tried.
+    #[must_use]
+    pub const fn is_permanent(&self) -> bool {
+        matches!(self, Self::TooLarge { .. } | Self::KeyTooLong(_))
+    }
+}
+
 /// The state of the connection, as publishers see it.
 #[derive(Debug, Clone)]
 enum Link {
@@ -109,10 +123,20 @@ enum Link {
     /// The broker is out of memory or disk. lapin would queue what we write without a bound.
     Blocked,
     Up {
-        channel: Channel,
+        channels: Arc<Channels>,
         /// Counts connections, so that a failed publish can wait for the next one.
         generation: u64,
     },
+}
+
+/// The channels of one connection, all with confirms.
+#[derive(Debug)]
+struct Channels {
+    connection: Arc<Connection>,
+    /// For messages that may go nowhere; any number at once.
+    shared: Channel,
+    /// For `mandatory` messages, one at a time each.
+    idle: Mutex<Vec<Channel>>,
 }
 
 /// Publishes with confirms over one supervised connection. Clones share it.
@@ -120,6 +144,7 @@ enum Link {
 pub struct Publisher {
     link: watch::Receiver<Link>,
     in_flight: Arc<Semaphore>,
+    mandatory: Arc<Semaphore>,
     broken: Arc<Notify>,
     timeout: Duration,
     max_bytes: usize,
@@ -171,6 +196,7 @@ impl Publisher {
         let publisher = Self {
             link,
             in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
+            mandatory: Arc::new(Semaphore::new(MANDATORY_CHANNELS)),
             broken,
             timeout: config.publish_timeout.0,
             max_bytes: config.max_message_size.bytes(),
@@ -214,15 +240,16 @@ impl Publisher {
         last: &mut Option<lapin::Error>,
     ) -> Result<(), PublishError> {
         let closed = |_| PublishError::Closed;
-        let _permit = self
-            .in_flight
-            .acquire()
-            .await
-            .map_err(|_| PublishError::Closed)?;
+        let places = if route.mandatory {
+            &self.mandatory
+        } else {
+            &self.in_flight
+        };
+        let _place = places.acquire().await.map_err(|_| PublishError::Closed)?;
         let mut link = self.link.clone();
         let mut tried = 0;
         loop {
-            let (channel, generation) = {
+            let (channels, generation) = {
                 let up = link
                     .wait_for(
                         |link| matches!(link, Link::Up { generation, .. } if *generation > tried),
@@ -231,13 +258,13 @@ impl Publisher {
                     .map_err(closed)?;
                 match &*up {
                     Link::Up {
-                        channel,
+                        channels,
                         generation,
-                    } => (channel.clone(), *generation),
+                    } => (Arc::clone(channels), *generation),
                     Link::Down | Link::Blocked => continue,
                 }
             };
-            match send(&channel, route, message).await {
+            match channels.send(route, message).await {
                 Ok(confirmation) => return verdict(route, confirmation),
                 Err(error) => {
                     *last = Some(error);
@@ -281,7 +308,61 @@ async fn send(
     let confirm = channel
         .basic_publish(exchange, key, options, &message.body, properties)
         .await?;
-    confirm.await
+    InFlight(Some(confirm)).confirmed().await
+}
+
+impl Channels {
+    async fn send(&self, route: Route<'_>, message: &Message) -> lapin::Result<Confirmation> {
+        if !route.mandatory {
+            return send(&self.shared, route, message).await;
+        }
+        let idle = self.lock_idle().pop();
+        let channel = match idle {
+            Some(channel) => channel,
+            None => open_channel(&self.connection).await?,
+        };
+        let confirmation = send(&channel, route, message).await?;
+        // Only now: a channel whose publish failed or was given up is dropped, which closes it. The
+        // late answer must not meet the next message.
+        self.lock_idle().push(channel);
+        Ok(confirmation)
+    }
+
+    fn lock_idle(&self) -> MutexGuard<'_, Vec<Channel>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn open_channel(connection: &Connection) -> lapin::Result<Channel> {
+    let channel = connection.create_channel().await?;
+    channel
+        .confirm_select(ConfirmSelectOptions::default())
+        .await?;
+    Ok(channel)
+}
+
+/// A confirm that is awaited to its end even if nobody wants it any more: lapin keeps those that
+/// are dropped for as long as the channel lives.
+struct InFlight(Option<PublisherConfirm>);
+
+impl InFlight {
+    async fn confirmed(mut self) -> lapin::Result<Confirmation> {
+        let result = match &mut self.0 {
+            Some(confirm) => confirm.await,
+            None => Ok(Confirmation::NotRequested),
+        };
+        self.0 = None;
+        result
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if let (Some(confirm), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            // Ends with the confirm, or with the channel.
+            runtime.spawn(async move { drop(confirm.await) });
+        }
+    }
 }
 
 /// An unroutable mandatory message is confirmed all the same; only the returned message tells.
@@ -311,28 +392,30 @@ struct PublishSession {
 }
 
 impl PublishSession {
-    async fn open(&self, connection: &Connection) -> Result<Channel, SessionError> {
+    async fn open(&self, connection: &Arc<Connection>) -> Result<Arc<Channels>, SessionError> {
         let opening = async {
-            let channel = connection.create_channel().await?;
-            self.topology.declare(&channel).await?;
-            channel
-                .confirm_select(ConfirmSelectOptions::default())
-                .await?;
-            Ok(channel)
+            let shared = open_channel(connection).await?;
+            self.topology.declare(&shared).await?;
+            Ok(Arc::new(Channels {
+                connection: Arc::clone(connection),
+                shared,
+                idle: Mutex::default(),
+            }))
         };
         in_time(self.limit, "declare exchanges and queues", opening).await
     }
 
     async fn watch_over(
         &mut self,
-        connection: &Connection,
+        connection: &Arc<Connection>,
         health: &Component,
     ) -> Result<Infallible, SessionError> {
         let mut events = Box::pin(connection.events_listener());
-        let channel = self.open(connection).await?;
+        let channels = self.open(connection).await?;
+        let channel = channels.shared.clone();
         self.generation += 1;
         let up = Link::Up {
-            channel: channel.clone(),
+            channels,
             generation: self.generation,
         };
         self.link.send_replace(up.clone());
@@ -373,7 +456,7 @@ impl PublishSession {
 }
 
 impl Session for PublishSession {
-    async fn serve(&mut self, connection: &Connection, health: &Component) -> SessionError {
+    async fn serve(&mut self, connection: &Arc<Connection>, health: &Component) -> SessionError {
         let Err(error) = self.watch_over(connection, health).await;
         self.link.send_replace(Link::Down);
         error

@@ -98,8 +98,11 @@ impl Sources {
             else {
                 continue;
             };
-            let path: Vec<String> = path.split("__").map(str::to_lowercase).collect();
             let place = format!("environment variable {name}");
+            if !path.contains("__") && !is_ours::<C>(&table, path, value, &place)? {
+                continue;
+            }
+            let path: Vec<String> = path.split("__").map(str::to_lowercase).collect();
             table = with_value::<C>(&table, &path, value, place)?;
         }
         for flag in &self.flags {
@@ -146,6 +149,32 @@ impl Sources {
     }
 }
 
+/// Whether a variable without `__` is a key of the top level. Others may not be meant for us: a
+/// cluster announces a service named `bellhop` as `BELLHOP_PORT`. But `BELLHOP_AMQP_URL` is.
+fn is_ours<C: ServiceConfig>(
+    table: &Table,
+    path: &str,
+    value: &str,
+    place: &str,
+) -> Result<bool, ConfigError> {
+    let fits = |path: &[String]| with_value::<C>(table, path, value, String::new());
+    let whole = [path.to_lowercase()];
+    match fits(&whole) {
+        Err(ConfigError::Invalid { message, .. }) if message.starts_with("unknown field") => {}
+        _ => return Ok(true),
+    }
+    let Some((section, key)) = path.split_once('_') else {
+        return Ok(false);
+    };
+    if fits(&[section.to_lowercase(), key.to_lowercase()]).is_err() {
+        return Ok(false);
+    }
+    Err(ConfigError::Invalid {
+        place: place.to_owned(),
+        message: format!("did you mean {ENV_PREFIX}{section}__{key}, with two underscores?"),
+    })
+}
+
 /// The configuration as TOML, with `***` for secrets.
 #[must_use]
 pub fn to_redacted_toml(config: &impl Serialize) -> String {
@@ -189,8 +218,9 @@ fn with_value<C: ServiceConfig>(
         .and_then(|mut parsed| parsed.remove("value"));
     let error = match as_value.map(attempt) {
         Some(Ok(changed)) => return Ok(changed),
-        Some(Err(error)) => error,
-        None => as_text,
+        // A text of the wrong form says more than a value of the wrong type.
+        Some(Err(error)) if as_text.message().trim().starts_with("invalid type") => error,
+        _ => as_text,
     };
     Err(ConfigError::Invalid {
         place,
@@ -220,6 +250,13 @@ fn set(table: &mut Table, path: &[String], value: Value) {
 /// The error's message, with the nearest known key when a key is unknown.
 fn explain(error: &toml::de::Error) -> String {
     let message = error.message().trim();
+    // serde quotes the value that does not fit, which may be a secret in the wrong place.
+    if message.starts_with("invalid type") || message.starts_with("invalid value") {
+        let expected = message.rsplit_once(", expected ");
+        return expected.map_or("the value does not fit".into(), |(_, expected)| {
+            format!("the value does not fit: expected {expected}")
+        });
+    }
     // The form is serde's own (`serde::de::Error::unknown_field`): the unknown name and then the
     // known ones, each in backticks.
     let mut names = message.split('`').skip(1).step_by(2);
@@ -341,6 +378,22 @@ mod tests {
     }
 
     #[test]
+    fn variables_of_others_are_passed_over_and_near_misses_are_not() {
+        let foreign = [
+            ("BELLHOP_PORT", "tcp://10.0.0.1:80"),
+            ("BELLHOP_SERVICE_HOST", "10.0.0.1"),
+            ("BELLHOP_CONFIG", "/elsewhere.toml"),
+        ];
+        assert!(sources(None, &foreign, &[]).load::<Sample>().is_ok());
+        let missed = [("BELLHOP_AMQP_PREFIX", "x.")];
+        let error = sources(None, &missed, &[]).load::<Sample>().unwrap_err();
+        assert!(
+            error.to_string().contains("BELLHOP_AMQP__PREFIX"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn a_secret_is_in_no_error() {
         let file = File::with("[amqp]\nurl = \"amqp://u:hunter2@h/%2f\"\nprefix = 5");
         let wrong = "http://u:hunter2@h";
@@ -348,6 +401,8 @@ mod tests {
             sources(Some(&file), &[], &[]),
             sources(None, &[("BELLHOP_AMQP__URL", wrong)], &[]),
             sources(None, &[], &["amqp.url.x=hunter2"]),
+            sources(None, &[("BELLHOP_AMQP", "amqp://u:hunter2@h")], &[]),
+            sources(None, &[], &["shutdown=hunter2"]),
         ] {
             let error = format!("{:?}", sources.load::<Sample>().unwrap_err());
             assert!(!error.contains("hunter2"), "{error}");

@@ -23,6 +23,17 @@ impl Default for LogConfig {
     }
 }
 
+impl LogConfig {
+    /// What is wrong; empty when nothing is.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        match crate::telemetry::log_filter(self) {
+            Ok(_) => Vec::new(),
+            Err(error) => vec![error.to_string()],
+        }
+    }
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -13,8 +13,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 use warp::{Filter, Reply};
 
@@ -37,8 +38,11 @@ impl Default for Limits {
     }
 }
 
-/// Serves until `stop`, then lets every open request finish. The caller bounds that time by
-/// dropping the future.
+/// How long open requests may go on after `stop`.
+const LAST_REQUESTS: Duration = Duration::from_secs(3);
+
+/// Serves until `stop`, then lets open requests finish for three seconds. Dropping the future ends
+/// every connection that is not a WebSocket by then.
 pub async fn serve<F>(listener: TcpListener, filter: F, limits: Limits, stop: CancellationToken)
 where
     F: Filter<Error = Infallible> + Clone + Send + Sync + 'static,
@@ -52,10 +56,11 @@ where
         // Requests are small; hyper's default would let each connection grow to 400 KiB.
         .max_buf_size(16 * 1024);
     let places = Arc::new(Semaphore::new(limits.max_connections));
-    let connections = TaskTracker::new();
+    let mut connections = JoinSet::new();
     loop {
         let (stream, place) = tokio::select! {
             accepted = accept(&listener, &places) => accepted,
+            Some(_) = connections.join_next() => continue,
             () = stop.cancelled() => break,
         };
         let connection = builder
@@ -78,8 +83,10 @@ where
         });
     }
     drop(listener);
-    connections.close();
-    connections.wait().await;
+    let finish = async { while connections.join_next().await.is_some() {} };
+    if timeout(LAST_REQUESTS, finish).await.is_err() {
+        debug!("HTTP connections were still open at the end");
+    }
 }
 
 async fn accept(

@@ -30,13 +30,7 @@ pub enum LogError {
 /// # Errors
 /// [`LogError`].
 pub fn init_logs(config: &LogConfig) -> Result<(), LogError> {
-    // What lapin reports is reported here with its meaning; its own lines quote message bodies.
-    // A directive of the configuration for the same target comes later and wins.
-    let directives = format!("lapin=off,{}", config.level);
-    let filter = EnvFilter::try_new(directives).map_err(|source| LogError::Level {
-        level: config.level.clone(),
-        source,
-    })?;
+    let filter = log_filter(config)?;
     let terminal = std::io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -52,6 +46,17 @@ pub fn init_logs(config: &LogConfig) -> Result<(), LogError> {
         builder.with_ansi(terminal).try_init()
     };
     started.map_err(LogError::Twice)
+}
+
+/// Which lines are written.
+pub(crate) fn log_filter(config: &LogConfig) -> Result<EnvFilter, LogError> {
+    // What lapin reports is reported here with its meaning; its own lines quote message bodies.
+    // A directive of the configuration for the same target comes later and wins.
+    let directives = format!("lapin=off,{}", config.level);
+    EnvFilter::try_new(directives).map_err(|source| LogError::Level {
+        level: config.level.clone(),
+        source,
+    })
 }
 
 /// An error with its causes in one line, `outer: inner: innermost`, for a log line or a message.

@@ -6,8 +6,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
+use super::routing_key::encode_word;
+
 /// The longest id, kind or user id, in bytes. They appear in AMQP headers and routing keys.
 pub const MAX_ID_BYTES: usize = 128;
+
+/// The longest title, in bytes: it is part of every event of the task.
+pub const MAX_TITLE_BYTES: usize = 256;
+
+/// The longest user id once it is percent-encoded for a routing key, in bytes. With the rest of
+/// the longest key it stays below AMQP's 255.
+const MAX_ENCODED_USER_BYTES: usize = 200;
 
 /// A job as it travels over AMQP.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -76,6 +85,18 @@ pub enum JobError {
         /// Its length.
         bytes: usize,
     },
+    /// Too many characters that have to be percent-encoded.
+    #[error(
+        "the job's `user_id` or `room_id` has {bytes} bytes once its dots, `*`, `#` and `%` are percent-encoded \
+         for the routing key, at most {MAX_ENCODED_USER_BYTES} fit"
+    )]
+    UserTooLong {
+        /// Its encoded length.
+        bytes: usize,
+    },
+    /// The title is too long.
+    #[error("the job's `title` may have {MAX_TITLE_BYTES} bytes, it has {0}")]
+    LongTitle(usize),
     /// `run_at` or `delay_s`, which this version would ignore; running at once would be wrong.
     #[error("`{0}` is not supported yet: scheduled jobs come with a later version")]
     Unsupported(&'static str),
@@ -142,15 +163,29 @@ impl Job {
     /// # Errors
     /// [`JobError::BadLength`] or [`JobError::Unsupported`].
     pub fn check(&self) -> Result<(), JobError> {
+        let room = self.room_id.as_ref().map(|room| ("room_id", room));
         for (field, value) in [
             ("id", &self.id),
             ("kind", &self.kind),
             ("user_id", &self.user_id),
-        ] {
+        ]
+        .into_iter()
+        .chain(room)
+        {
             let bytes = value.len();
             if !(1..=MAX_ID_BYTES).contains(&bytes) {
                 return Err(JobError::BadLength { field, bytes });
             }
+        }
+        for encoded in [Some(&self.user_id), self.room_id.as_ref()] {
+            let bytes = encoded.map_or(0, |id| encode_word(id).len());
+            if bytes > MAX_ENCODED_USER_BYTES {
+                return Err(JobError::UserTooLong { bytes });
+            }
+        }
+        match self.title.as_ref().map_or(0, String::len) {
+            bytes if bytes > MAX_TITLE_BYTES => return Err(JobError::LongTitle(bytes)),
+            _ => {}
         }
         for field in ["run_at", "delay_s"] {
             if self.extra.contains_key(field) {
@@ -208,6 +243,14 @@ mod tests {
                 "1 to 128 bytes",
             ),
             (json!({"id": "t", "kind": "k", "user_id": 5}), "string"),
+            (
+                json!({"id": "t", "kind": "k", "user_id": ".".repeat(100)}),
+                "percent-encoded",
+            ),
+            (
+                json!({"id": "t", "kind": "k", "user_id": "u", "title": "t".repeat(257)}),
+                "256 bytes",
+            ),
             (
                 json!({"id": "t", "kind": "k", "user_id": "u", "delay_s": 5}),
                 "not supported yet",

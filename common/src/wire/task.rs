@@ -151,6 +151,13 @@ pub struct TaskStatus {
     pub timestamp: Timestamp,
 }
 
+/// The beginning of a text, of at most so many bytes, whole characters only.
+#[must_use]
+pub fn cut(text: &str, max_bytes: usize) -> &str {
+    text.get(..text.floor_char_boundary(max_bytes))
+        .unwrap_or_default()
+}
+
 /// The `rev` of the next event of a task: microseconds since 1970, and always above the last.
 ///
 /// A counter would start again when another worker takes over after a crash, and a client would

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bellhop_common::amqp::{Delivery, Message, PublishError, Route};
 use bellhop_common::backoff::jitter;
 use bellhop_common::telemetry::with_causes;
-use bellhop_common::wire::{Event, TaskStatus};
+use bellhop_common::wire::{Event, TaskStatus, cut};
 use metrics::counter;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,9 @@ const STEP_ASIDE_AFTER: u32 = 5;
 /// message comes again at once, with the time anew.
 const HOLD_AT_MOST: Duration = Duration::from_mins(10);
 
+/// AMQP headers share one frame with the properties.
+const MAX_REASON_BYTES: usize = 1024;
+
 /// Posts every alert until `stop`; what is not posted by then stays in the queue.
 pub(crate) async fn dispatch(
     gateway: Arc<Gateway>,
@@ -37,10 +40,9 @@ pub(crate) async fn dispatch(
     stop: CancellationToken,
 ) {
     let working = async {
-        // Since the last success, over all messages: the pauses go on growing.
-        let mut failures = 0;
+        let mut patience = Patience::default();
         while let Some(delivery) = deliveries.recv().await {
-            post_one(&gateway, &client, delivery, &mut failures).await;
+            post_one(&gateway, &client, delivery, &mut patience).await;
         }
     };
     tokio::select! {
@@ -49,7 +51,21 @@ pub(crate) async fn dispatch(
     }
 }
 
-async fn post_one(gateway: &Gateway, client: &Mattermost, delivery: Delivery, failures: &mut u32) {
+/// What is known of Mattermost's state, over all messages.
+#[derive(Debug, Default)]
+struct Patience {
+    /// Failures since the last success, which the pauses grow with.
+    failures: u32,
+    /// When Mattermost may be asked again.
+    not_before: Option<Instant>,
+}
+
+async fn post_one(
+    gateway: &Gateway,
+    client: &Mattermost,
+    delivery: Delivery,
+    patience: &mut Patience,
+) {
     let since = Instant::now();
     let mut refusals = 0;
     let status = match read(&delivery.body) {
@@ -58,9 +74,12 @@ async fn post_one(gateway: &Gateway, client: &Mattermost, delivery: Delivery, fa
     };
     let post = compose(gateway, &status);
     loop {
+        if !wait_until(patience.not_before, since + HOLD_AT_MOST).await {
+            return give_back(delivery).await;
+        }
         let error = match client.post(&post).await {
             Ok(()) => {
-                *failures = 0;
+                *patience = Patience::default();
                 counter!(metric::ALERTS, "outcome" => "posted").increment(1);
                 info!(
                     task_id = status.task_id,
@@ -74,18 +93,15 @@ async fn post_one(gateway: &Gateway, client: &Mattermost, delivery: Delivery, fa
             }
             Err(error) => error,
         };
-        *failures = failures.saturating_add(1);
-        let pause = retry_pause(&error, *failures, jitter());
+        patience.failures = patience.failures.saturating_add(1);
+        let pause = retry_pause(&error, patience.failures, jitter());
+        patience.not_before = Some(Instant::now() + pause);
         counter!(metric::ALERTS, "outcome" => "delayed").increment(1);
         warn!(
             error = with_causes(&error),
             ?pause,
             "an alert waits in its queue"
         );
-        tokio::time::sleep(pause).await;
-        if since.elapsed() >= HOLD_AT_MOST {
-            return give_back(delivery).await;
-        }
         refusals += u32::from(is_internal_error(&error));
         if refusals >= STEP_ASIDE_AFTER {
             match step_aside(gateway, &delivery).await {
@@ -94,6 +110,13 @@ async fn post_one(gateway: &Gateway, client: &Mattermost, delivery: Delivery, fa
             }
         }
     }
+}
+
+/// Waits until a time, but not longer than to the limit; whether the time has come.
+async fn wait_until(time: Option<Instant>, limit: Instant) -> bool {
+    let Some(time) = time else { return true };
+    tokio::time::sleep_until(time.min(limit).into()).await;
+    time <= limit
 }
 
 fn read(body: &[u8]) -> Result<TaskStatus, String> {
@@ -170,6 +193,7 @@ async fn bury(gateway: &Gateway, delivery: Delivery, code: &str, reason: &str) {
     counter!(metric::ALERTS, "outcome" => "refused").increment(1);
     error!(reason, "an alert goes to the dead letters");
     let mut message = copy(&delivery);
+    let reason = cut(reason, MAX_REASON_BYTES);
     for (name, value) in [("x-bellhop-reason", code), ("x-bellhop-error", reason)] {
         message.headers.insert(name.to_owned(), value.to_owned());
     }
@@ -193,7 +217,7 @@ fn copy(delivery: &Delivery) -> Message {
         body: delivery.body.clone(),
         id: delivery.properties.message_id.clone(),
         kind: delivery.properties.kind.clone(),
-        headers: delivery.properties.headers.clone(),
+        headers: delivery.properties.headers_to_keep(),
         persistent: true,
     }
 }

@@ -5,5 +5,5 @@ mod origin;
 mod token;
 
 pub use credentials::{Carrier, Credentials, SUBPROTOCOL};
-pub use origin::origin_allowed;
+pub use origin::{is_loopback_host, origin_allowed};
 pub use token::{Identity, KeyError, TokenError, Verifier, mint};

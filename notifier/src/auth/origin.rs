@@ -13,6 +13,19 @@ pub fn origin_allowed(origin: Option<&str>, host: Option<&str>, allowed: &[Strin
     own || allowed.iter().any(|pattern| matches(pattern, origin))
 }
 
+/// Whether a `Host` header names this machine itself. Where nobody has to log in, a page from
+/// elsewhere must not reach us under a name of its own that resolves to 127.0.0.1.
+#[must_use]
+pub fn is_loopback_host(host: Option<&str>) -> bool {
+    let host = host.unwrap_or_default();
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((v6, _)) => v6,
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    let is_loopback_ip = |ip: std::net::IpAddr| ip.is_loopback();
+    name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(is_loopback_ip)
+}
+
 fn matches(pattern: &str, origin: &str) -> bool {
     if pattern == "*" {
         return true;
@@ -39,6 +52,23 @@ fn matches(pattern: &str, origin: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_loopback_names_are_this_machine() {
+        for (host, wants) in [
+            ("localhost:8080", true),
+            ("127.0.0.1", true),
+            ("127.8.9.1:80", true),
+            ("[::1]:8080", true),
+            ("evil.example:8080", false),
+            ("localhost.evil.example", false),
+            ("10.0.0.1", false),
+            ("", false),
+        ] {
+            assert_eq!(is_loopback_host(Some(host)), wants, "{host}");
+        }
+        assert!(!is_loopback_host(None));
+    }
 
     #[test]
     fn only_own_and_listed_pages_may_connect() {

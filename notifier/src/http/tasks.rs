@@ -1,14 +1,17 @@
 //! `POST /api/tasks`: a user starts a job of a kind that the configuration opens.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bellhop_common::amqp::PublishError;
 use bellhop_common::enqueue::{EnqueueError, enqueue};
 use bellhop_common::wire::Job;
-use bytes::Bytes;
+use bytes::Buf;
+use futures_util::{Stream, StreamExt as _};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 use uuid::Uuid;
 use warp::http::StatusCode;
 use warp::reply::Response;
@@ -20,8 +23,11 @@ use crate::auth::Credentials;
 use crate::config::AuthMode;
 use crate::gateway::Gateway;
 
-/// The largest body.
-const MAX_BODY: u64 = 256 * 1024;
+/// The largest body, in bytes.
+const MAX_BODY: usize = 256 * 1024;
+
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,12 +48,11 @@ pub(super) fn route(
     warp::path!("api" / "tasks")
         .and(warp::post())
         .and(warp::header::optional::<String>("authorization"))
-        .and(warp::body::content_length_limit(MAX_BODY))
-        .and(warp::body::bytes())
-        .then(move |authorization: Option<String>, body: Bytes| {
+        .and(warp::body::stream())
+        .then(move |authorization: Option<String>, body| {
             let gateway = Arc::clone(&gateway);
             async move {
-                match start(&gateway, authorization.as_deref(), &body).await {
+                match start(&gateway, authorization.as_deref(), body).await {
                     Ok(response) => response,
                     Err(error) => error.into_response(),
                 }
@@ -58,11 +63,16 @@ pub(super) fn route(
 async fn start(
     gateway: &Gateway,
     authorization: Option<&str>,
-    body: &[u8],
+    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
 ) -> Result<Response, ApiError> {
     let now = Timestamp::now();
+    // Before the body, so that a stranger costs little.
     let user_id = caller(gateway, authorization, now)?;
-    let request: Request = serde_json::from_slice(body)
+    let body = timeout(BODY_TIMEOUT, read(body)).await.map_err(|_| {
+        let message = format!("the body did not arrive within {BODY_TIMEOUT:?}");
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, "slow_body", message)
+    })??;
+    let request: Request = serde_json::from_slice(&body)
         .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "bad_json", error.to_string()))?;
     let Some(open) = gateway.config.tasks.open.get(&request.kind) else {
         let message = format!(
@@ -89,6 +99,33 @@ async fn start(
         .map_err(|error| refused(&error))?;
     let answer = warp::reply::json(&json!({ "task_id": job.id, "status": "queued" }));
     Ok(warp::reply::with_status(answer, StatusCode::ACCEPTED).into_response())
+}
+
+async fn read(
+    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
+) -> Result<Vec<u8>, ApiError> {
+    let mut body = std::pin::pin!(body);
+    let mut read = Vec::new();
+    while let Some(chunk) = body.next().await {
+        let mut chunk = chunk.map_err(|error| {
+            ApiError::new(StatusCode::BAD_REQUEST, "bad_body", error.to_string())
+        })?;
+        if read.len() + chunk.remaining() > MAX_BODY {
+            let message = format!("the body is too large: it may have {MAX_BODY} bytes");
+            return Err(ApiError::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too_large",
+                message,
+            ));
+        }
+        while chunk.has_remaining() {
+            let part = chunk.chunk();
+            read.extend_from_slice(part);
+            let length = part.len();
+            chunk.advance(length);
+        }
+    }
+    Ok(read)
 }
 
 fn caller(

@@ -20,7 +20,9 @@ use warp::reply::Response;
 use warp::{Filter, Rejection, Reply};
 
 use super::error::ApiError;
-use crate::auth::{Carrier, Credentials, Identity, SUBPROTOCOL, TokenError, origin_allowed};
+use crate::auth::{
+    Carrier, Credentials, Identity, SUBPROTOCOL, TokenError, is_loopback_host, origin_allowed,
+};
 use crate::config::AuthMode;
 use crate::gateway::Gateway;
 use crate::session;
@@ -113,7 +115,8 @@ fn accept(
         Some(&list(headers, SEC_WEBSOCKET_PROTOCOL)),
         query.token.as_deref(),
     );
-    let identity = identify(gateway, &credentials, query.user_id)?;
+    let host = text(headers, HOST);
+    let identity = identify(gateway, &credentials, host, query.user_id)?;
     let task = open(Arc::clone(gateway), upgrade, identity);
     gateway.sessions.spawn(task);
 
@@ -137,9 +140,14 @@ fn accept(
 fn identify(
     gateway: &Gateway,
     credentials: &Credentials,
+    host: Option<&str>,
     user_id: Option<String>,
 ) -> Result<Result<Option<Identity>, TokenError>, ApiError> {
     if gateway.verifier.mode() == AuthMode::None {
+        if !is_loopback_host(host) {
+            let message = "in auth.mode = \"none\" connect to localhost or a loopback address";
+            return Err(ApiError::new(StatusCode::FORBIDDEN, "wrong_host", message));
+        }
         let Some(user_id) = user_id.filter(|id| !id.is_empty()) else {
             let message = "in auth.mode = \"none\" name yourself: /ws?user_id=…";
             return Err(ApiError::new(StatusCode::BAD_REQUEST, "no_user", message));
