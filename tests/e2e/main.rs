@@ -12,6 +12,12 @@ mod tasks;
 
 mod alerts;
 mod broker_away;
+mod command_line;
+mod connections;
+mod frames;
+mod handshake;
+mod http_api;
 mod job;
+mod publisher;
 mod tls;
 mod worker_gone;

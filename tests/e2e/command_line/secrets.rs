@@ -1,0 +1,170 @@
+//! What must not stand in any output, whatever is logged.
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::time::Duration;
+
+use bellhop_tests::broker::{free_port, shared_url};
+use bellhop_tests::client::{Client, request};
+use bellhop_tests::mattermost::{HOOK_ID, Mattermost};
+use bellhop_tests::program::command;
+use bellhop_tests::stack::{PATIENCE, SECRET, Stack, http, token};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStderr};
+use tokio::time::{sleep, timeout};
+
+pub(super) const AMQP_PASSWORD: &str = "hunter2-amqp";
+pub(super) const HOOK: &str = "hunter2hook";
+pub(super) const SIGNING_KEY: &str = "hunter2-signing-key-0123456789abcdef";
+
+/// All of the test's own secrets have this in them.
+pub(super) fn has_no_secret(text: &str) {
+    for line in text.lines() {
+        assert!(!line.contains("hunter2"), "{line}");
+    }
+}
+
+/// A program that runs with everything logged, and its log.
+struct Logged {
+    child: Child,
+    lines: Lines<BufReader<ChildStderr>>,
+    log: String,
+}
+
+impl Logged {
+    fn start(name: &str, stack: &Stack, level: &str, settings: &[String]) -> Self {
+        let mut command = command(name, stack);
+        command
+            .args(["run", "--set", "http.listen=127.0.0.1:0"])
+            .env("BELLHOP_LOG__LEVEL", level)
+            .stderr(Stdio::piped());
+        for setting in settings {
+            command.args(["--set", setting]);
+        }
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let log = String::new();
+        Self { child, lines, log }
+    }
+
+    /// Reads the log up to a line with a text.
+    async fn until(&mut self, wants: &str) {
+        let reading = async {
+            while let Some(line) = self.lines.next_line().await.unwrap() {
+                self.log.push_str(&line);
+                self.log.push('\n');
+                if line.contains(wants) {
+                    return;
+                }
+            }
+            panic!("it ended: {}", self.log);
+        };
+        let read = timeout(PATIENCE, reading).await;
+        assert!(read.is_ok(), "{wants} in {}", self.log);
+    }
+
+    /// Asks it to end; answers with the whole log.
+    async fn ended(mut self) -> String {
+        let pid = i32::try_from(self.child.id().unwrap()).unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
+        let mut rest = String::new();
+        let mut reader = self.lines.into_inner();
+        let reading = reader.read_to_string(&mut rest);
+        timeout(PATIENCE, reading).await.unwrap().unwrap();
+        let status = timeout(PATIENCE, self.child.wait()).await.unwrap();
+        assert!(status.unwrap().success());
+        self.log + &rest
+    }
+}
+
+#[tokio::test]
+async fn a_password_that_the_broker_refuses_is_not_logged() {
+    let wrong = format!("bellhop:{AMQP_PASSWORD}@");
+    let stack = Stack::on(shared_url().replace("guest:guest@", &wrong));
+    for name in ["worker", "notifier"] {
+        for level in ["debug", "trace"] {
+            let mut program = Logged::start(name, &stack, level, &[]);
+            program.until("ACCESS_REFUSED").await;
+            has_no_secret(&program.ended().await);
+        }
+    }
+}
+
+/// Connects in every way and sends the token to places where it does not belong.
+async fn drive_sockets(address: SocketAddr, ann: &str) {
+    let mut by_header = Client::connect(address, ann).await;
+    by_header.next_of("connected").await;
+    let offer = format!("bellhop.v1, bearer.{ann}");
+    let offer = [("sec-websocket-protocol", &*offer)];
+    let query = format!("/ws?token={ann}");
+    let twice = format!("/ws?token={ann}&token={ann}");
+    let bad = format!("/ws?token={ann}x");
+    for (path, headers) in [
+        ("/ws", &offer[..]),
+        (&query, &[]),
+        (&bad, &[]),
+        (&twice, &[]),
+    ] {
+        let opened = Client::open(request(address, path, headers)).await;
+        assert_eq!(opened.is_ok(), path != twice);
+    }
+    let mut by_frame = Client::open(request(address, "/ws", &[])).await.unwrap().0;
+    let auth = json!({"type": "auth", "token": ann}).to_string();
+    by_frame.send(&auth).await;
+    by_frame.next_of("connected").await;
+    for wrong in [
+        json!({"type": "auth", "token": [ann]}),
+        json!({"type": "auth", "token": format!("{ann}x")}),
+        json!({"type": ann}),
+        json!([ann]),
+    ] {
+        by_frame.send(&wrong.to_string()).await;
+        by_frame.next_of("error").await;
+    }
+}
+
+async fn drive_jobs(stack: &Stack, address: SocketAddr, ann: &str) {
+    for body in ["{\"kind\":\"count\"}", "{oops"] {
+        let order = http().post(format!("http://{address}/api/tasks"));
+        order.bearer_auth(ann).body(body).send().await.unwrap();
+    }
+    let failed = json!({"task_id": "t", "kind": "count", "user_id": "ann", "status": "failed",
+        "attempt": 1, "max_attempts": 1, "rev": 1, "timestamp": "2026-01-15T10:30:00Z",
+        "error": {"code": "broken", "message": "no disk"}});
+    let body = json!({"type": "task.status_changed", "data": failed,
+        "id": "0197f0a0-0000-7000-8000-000000000001", "time": "2026-01-15T10:30:00Z"});
+    let rabbit = stack.rabbit().await;
+    let key = "stored.user.ann.task.status_changed.failed";
+    rabbit.publish("events", key, body.to_string()).await;
+}
+
+#[tokio::test]
+async fn no_secret_is_logged_whatever_happens() {
+    let stack = Stack::shared();
+    let double = Mattermost::start().await.unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let settings = [
+        format!("http.listen={address}"),
+        format!("mattermost.webhook_url={}", double.hook_url()),
+        "tasks.open.count.queue=default".to_owned(),
+    ];
+    let mut notifier = Logged::start("notifier", &stack, "trace", &settings);
+    notifier.until("notifier started").await;
+    let ready = format!("http://{address}/readyz");
+    while http().get(&ready).send().await.unwrap().status() != 200 {
+        sleep(Duration::from_millis(20)).await;
+    }
+    let ann = token("ann");
+    drive_sockets(address, &ann).await;
+    drive_jobs(&stack, address, &ann).await;
+    double.wait_for_posts(1, PATIENCE).await.unwrap();
+    let log = notifier.ended().await;
+    assert!(log.contains("notifier stopped") && log.contains("TRACE"));
+    for secret in [&*ann, SECRET, HOOK_ID, "guest:guest"] {
+        for line in log.lines() {
+            assert!(!line.contains(secret), "{secret} in {line}");
+        }
+    }
+}
