@@ -1,0 +1,31 @@
+# `make` lists what there is. The work is in scripts/.
+
+.PHONY: help build demo smoke test lint fmt browser-test idle-memory
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: ## Start everything, run some jobs, show the page and the progress; Ctrl-C ends it
+	@scripts/demo
+
+test: ## Run everything: lints, tests against a real RabbitMQ, the page in a browser, smoke
+	@scripts/test
+
+smoke: ## One job in by a foreign client, out at a foreign client, in under a minute
+	@scripts/smoke
+
+browser-test: ## Only the tests of the page
+	@scripts/browser-test
+
+idle-memory: ## Measure what 5,000 idle connections cost the notifier (release build)
+	cargo build --release --bin notifier --bin idle-memory
+	@scripts/with-broker target/release/idle-memory 5000
+
+lint: ## Only format, lints, documentation and scripts
+	@scripts/lint
+
+build: ## Build both services
+	cargo build --workspace --bins
+
+fmt: ## Format the code
+	cargo fmt --all
