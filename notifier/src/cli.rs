@@ -5,6 +5,7 @@ use bellhop_common::cli::{health_check, say};
 use bellhop_common::config::{ConfigFlags, HumanDuration, Sources, to_redacted_toml};
 use bellhop_common::shutdown;
 use bellhop_common::telemetry::init_logs;
+use bellhop_common::wire::MAX_ID_BYTES;
 use bellhop_notifier::NotifierConfig;
 use bellhop_notifier::auth::{Verifier, mint};
 use clap::{Parser, Subcommand};
@@ -56,6 +57,10 @@ impl Cli {
             } => run(&config, check_config).await,
             Command::Token { user, ttl, config } => {
                 let config: NotifierConfig = Sources::of_process(&config).load()?;
+                anyhow::ensure!(
+                    (1..=MAX_ID_BYTES).contains(&user.len()),
+                    "--user must have 1 to {MAX_ID_BYTES} bytes"
+                );
                 say(&mint(&config.auth, &user, Timestamp::now(), ttl.0)?);
                 Ok(())
             }

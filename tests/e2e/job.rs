@@ -211,12 +211,12 @@ async fn a_queue_runs_as_many_jobs_at_once_as_it_may_and_no_more() {
 #[tokio::test]
 async fn a_job_by_http_belongs_to_the_caller() {
     let stack = Stack::shared();
-    let worker = stack
-        .worker(stack.worker_config(), Registry::new().with(Count))
-        .await;
-    let mut config = stack.notifier_config();
-    open_kind(&mut config, "count");
-    let notifier = stack.notifier(config).await;
+    let config = || stack.worker_config();
+    // Makes the queue, and leaves the job waiting.
+    stack.worker(config(), Registry::new()).await.stop().await;
+    let mut settings = stack.notifier_config();
+    open_kind(&mut settings, "count");
+    let notifier = stack.notifier(settings).await;
     let mut ann = stack.client(&notifier, "ann").await;
     let answer = bellhop_tests::stack::http()
         .post(notifier.url("/api/tasks"))
@@ -228,12 +228,14 @@ async fn a_job_by_http_belongs_to_the_caller() {
     assert_eq!(answer.status(), 202);
     let answer: Value = answer.json().await.unwrap();
     let id = answer["task_id"].as_str().unwrap();
-    let states = ann.task_to_end(id).await;
-    assert_eq!(states[0]["status"], "queued");
-    let end = states.last().unwrap();
+    let queued = ann.task_until(id, |_| true).await;
+    assert_eq!(queued["status"], "queued");
+    let worker = stack.worker(config(), Registry::new().with(Count)).await;
+    let end = ann.task_to_end(id).await.pop().unwrap();
+    assert!(end["rev"].as_u64() > queued["rev"].as_u64());
     assert_eq!(
-        (&end["user_id"], &end["title"]),
-        (&json!("ann"), &json!("Two"))
+        (&end["status"], &end["user_id"], &end["title"]),
+        (&json!("succeeded"), &json!("ann"), &json!("Two"))
     );
     worker.stop().await;
     notifier.stop().await;

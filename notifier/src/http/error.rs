@@ -5,9 +5,7 @@ use std::convert::Infallible;
 use serde_json::json;
 use warp::http::header::{CONNECTION, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE};
 use warp::http::{HeaderName, HeaderValue, StatusCode};
-use warp::reject::{
-    InvalidHeader, LengthRequired, MethodNotAllowed, PayloadTooLarge, UnsupportedMediaType,
-};
+use warp::reject::{InvalidHeader, MethodNotAllowed};
 use warp::reply::Response;
 use warp::{Rejection, Reply};
 
@@ -56,15 +54,6 @@ impl Reply for ApiError {
 pub(crate) async fn answer(rejection: Rejection) -> Result<ApiError, Infallible> {
     let (status, code, message) = if rejection.is_not_found() {
         (StatusCode::NOT_FOUND, "not_found", "there is nothing here")
-    } else if rejection.find::<PayloadTooLarge>().is_some() {
-        let status = StatusCode::PAYLOAD_TOO_LARGE;
-        (status, "too_large", "the body is too large")
-    } else if rejection.find::<LengthRequired>().is_some() {
-        let status = StatusCode::LENGTH_REQUIRED;
-        (status, "length_required", "send the header Content-Length")
-    } else if rejection.find::<UnsupportedMediaType>().is_some() {
-        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-        (status, "unsupported_media_type", "send application/json")
     } else if rejection.find::<InvalidHeader>().is_some() {
         (
             StatusCode::BAD_REQUEST,
