@@ -8,6 +8,7 @@
 //! takes. lapin's own recovery is off: it gives up after some attempts, and a channel error leaves
 //! its streams pending for ever.
 
+mod channels;
 mod connect;
 mod consumer;
 mod delivery;

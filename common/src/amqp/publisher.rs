@@ -2,21 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, Event, PublisherConfirm};
+use lapin::{Connection, Event};
 use thiserror::Error;
-use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{interval, timeout_at};
+use tokio::time::{interval, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::channels::{Channels, MANDATORY_CHANNELS, verdict};
 use super::connect::{Session, SessionError, fatal, in_time, supervise};
 use super::topology::Topology;
 use crate::config::AmqpConfig;
@@ -26,10 +24,8 @@ use crate::wire::MAX_KEY_BYTES;
 /// How many messages may wait for a confirm at once; more wait for their turn.
 const MAX_IN_FLIGHT: usize = 1024;
 
-/// How many `mandatory` messages may be under way at once, each on a channel of its own: lapin gives
-/// a returned message to whichever confirm of the channel comes next, so that two on one channel
-/// could take each other's fate.
-const MANDATORY_CHANNELS: usize = 16;
+/// Between two tries on a connection that is sound.
+const CHANNEL_RETRY: Duration = Duration::from_millis(200);
 
 /// lapin reports a lost connection by an event; this looks for itself, in case it does not.
 const LIVENESS_CHECK: Duration = Duration::from_secs(1);
@@ -127,16 +123,6 @@ enum Link {
         /// Counts connections, so that a failed publish can wait for the next one.
         generation: u64,
     },
-}
-
-/// The channels of one connection, all with confirms.
-#[derive(Debug)]
-struct Channels {
-    connection: Arc<Connection>,
-    /// For messages that may go nowhere; any number at once.
-    shared: Channel,
-    /// For `mandatory` messages, one at a time each.
-    idle: Mutex<Vec<Channel>>,
 }
 
 /// Publishes with confirms over one supervised connection. Clones share it.
@@ -268,117 +254,15 @@ impl Publisher {
                 Ok(confirmation) => return verdict(route, confirmation),
                 Err(error) => {
                     *last = Some(error);
-                    tried = generation;
-                    self.broken.notify_one();
+                    if channels.are_sound() {
+                        // Only the channel of this message broke; the next try gets another.
+                        sleep(CHANNEL_RETRY).await;
+                    } else {
+                        tried = generation;
+                        self.broken.notify_one();
+                    }
                 }
             }
-        }
-    }
-}
-
-async fn send(
-    channel: &Channel,
-    route: Route<'_>,
-    message: &Message,
-) -> lapin::Result<Confirmation> {
-    let options = BasicPublishOptions {
-        mandatory: route.mandatory,
-        immediate: false,
-    };
-    let mut properties = BasicProperties::default()
-        .with_content_type("application/json".into())
-        .with_delivery_mode(if message.persistent { 2 } else { 1 });
-    if let Some(id) = &message.id {
-        properties = properties.with_message_id(id.as_str().into());
-    }
-    if let Some(kind) = &message.kind {
-        properties = properties.with_type(kind.as_str().into());
-    }
-    if !message.headers.is_empty() {
-        let mut headers = FieldTable::default();
-        for (name, value) in &message.headers {
-            headers.insert(
-                name.as_str().into(),
-                AMQPValue::LongString(value.as_str().into()),
-            );
-        }
-        properties = properties.with_headers(headers);
-    }
-    let (exchange, key) = (route.exchange.into(), route.key.into());
-    let confirm = channel
-        .basic_publish(exchange, key, options, &message.body, properties)
-        .await?;
-    InFlight(Some(confirm)).confirmed().await
-}
-
-impl Channels {
-    async fn send(&self, route: Route<'_>, message: &Message) -> lapin::Result<Confirmation> {
-        if !route.mandatory {
-            return send(&self.shared, route, message).await;
-        }
-        let idle = self.lock_idle().pop();
-        let channel = match idle {
-            Some(channel) => channel,
-            None => open_channel(&self.connection).await?,
-        };
-        let confirmation = send(&channel, route, message).await?;
-        // Only now: a channel whose publish failed or was given up is dropped, which closes it. The
-        // late answer must not meet the next message.
-        self.lock_idle().push(channel);
-        Ok(confirmation)
-    }
-
-    fn lock_idle(&self) -> MutexGuard<'_, Vec<Channel>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-async fn open_channel(connection: &Connection) -> lapin::Result<Channel> {
-    let channel = connection.create_channel().await?;
-    channel
-        .confirm_select(ConfirmSelectOptions::default())
-        .await?;
-    Ok(channel)
-}
-
-/// A confirm that is awaited to its end even if nobody wants it any more: lapin keeps those that
-/// are dropped for as long as the channel lives.
-struct InFlight(Option<PublisherConfirm>);
-
-impl InFlight {
-    async fn confirmed(mut self) -> lapin::Result<Confirmation> {
-        let result = match &mut self.0 {
-            Some(confirm) => confirm.await,
-            None => Ok(Confirmation::NotRequested),
-        };
-        self.0 = None;
-        result
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        if let (Some(confirm), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
-            // Ends with the confirm, or with the channel.
-            runtime.spawn(async move { drop(confirm.await) });
-        }
-    }
-}
-
-/// An unroutable mandatory message is confirmed all the same; only the returned message tells.
-fn verdict(route: Route<'_>, confirmation: Confirmation) -> Result<(), PublishError> {
-    let (exchange, key) = (route.exchange.to_owned(), route.key.to_owned());
-    match confirmation {
-        Confirmation::Ack(None) => Ok(()),
-        Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => {
-            Err(PublishError::Unroutable {
-                exchange,
-                key,
-                reason: returned.reply_text.to_string(),
-            })
-        }
-        Confirmation::Nack(None) | Confirmation::NotRequested => {
-            Err(PublishError::Refused { exchange, key })
         }
     }
 }
@@ -394,13 +278,9 @@ struct PublishSession {
 impl PublishSession {
     async fn open(&self, connection: &Arc<Connection>) -> Result<Arc<Channels>, SessionError> {
         let opening = async {
-            let shared = open_channel(connection).await?;
-            self.topology.declare(&shared).await?;
-            Ok(Arc::new(Channels {
-                connection: Arc::clone(connection),
-                shared,
-                idle: Mutex::default(),
-            }))
+            let channels = Channels::open(connection).await?;
+            self.topology.declare(channels.shared()).await?;
+            Ok(Arc::new(channels))
         };
         in_time(self.limit, "declare exchanges and queues", opening).await
     }
@@ -412,10 +292,9 @@ impl PublishSession {
     ) -> Result<Infallible, SessionError> {
         let mut events = Box::pin(connection.events_listener());
         let channels = self.open(connection).await?;
-        let channel = channels.shared.clone();
         self.generation += 1;
         let up = Link::Up {
-            channels,
+            channels: Arc::clone(&channels),
             generation: self.generation,
         };
         self.link.send_replace(up.clone());
@@ -436,20 +315,11 @@ impl PublishSession {
                     }
                     _ => {}
                 },
-                _ = liveness.tick() => {
-                    if !connection.status().connected() {
-                        return Err(SessionError::Closed);
-                    }
-                    if !channel.status().connected() {
-                        return Err(SessionError::ChannelBroken);
-                    }
-                }
-                () = self.broken.notified() => {
-                    // A message that fails on a sound channel is no reason to drop it.
-                    if !channel.status().connected() || !connection.status().connected() {
-                        return Err(SessionError::ChannelBroken);
-                    }
-                }
+                _ = liveness.tick() => {}
+                () = self.broken.notified() => {}
+            }
+            if !channels.are_sound() {
+                return Err(SessionError::ChannelBroken);
             }
         }
     }
