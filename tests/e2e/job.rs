@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bellhop_common::config::HumanDuration;
 use bellhop_tests::stack::{Stack, no_args, open_kind, token};
-use bellhop_worker::Registry;
+use bellhop_worker::{QueueConfig, Registry};
 use serde_json::{Value, json};
 
 use crate::tasks::{Break, Count, Gated};
@@ -204,6 +204,40 @@ async fn a_queue_runs_as_many_jobs_at_once_as_it_may_and_no_more() {
             .await;
     }
     assert_eq!(gated.times_begun(), 5);
+    worker.stop().await;
+    notifier.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_queue_holds_no_other_up() {
+    let stack = Stack::shared();
+    let gated = Gated::new();
+    let mut config = stack.worker_config();
+    config.queues = ["slow", "quick"]
+        .map(|name| (name.to_owned(), QueueConfig { concurrency: 1 }))
+        .into();
+    let registry = Registry::new().with(gated.clone()).with(Count);
+    let worker = stack.worker(config, registry).await;
+    let notifier = stack.notifier(stack.notifier_config()).await;
+    let mut ann = stack.client(&notifier, "ann").await;
+    let rabbit = stack.rabbit().await;
+    let job = |id: &str, kind: &str| {
+        json!({"id": id, "kind": kind, "args": {"to": 1}, "user_id": "ann"}).to_string()
+    };
+    for id in ["slow-1", "slow-2"] {
+        rabbit.publish("jobs", "slow", job(id, "gated")).await;
+    }
+    ann.task_until("slow-1", |state| state["status"] == "running")
+        .await;
+    rabbit
+        .publish("jobs", "quick", job("quick-1", "count"))
+        .await;
+    let end = ann.task_to_end("quick-1").await.pop().unwrap();
+    assert_eq!(end["status"], "succeeded");
+    assert_eq!(gated.times_begun(), 1, "the slow queue has its own limit");
+    gated.open();
+    gated.open();
+    ann.task_to_end("slow-2").await;
     worker.stop().await;
     notifier.stop().await;
 }
