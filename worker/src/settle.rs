@@ -112,20 +112,16 @@ pub(crate) async fn bury(
         key: queue,
         mandatory: true,
     };
-    let mut buried = Buried::WithReason;
-    if message.body.len() > service.config.amqp.max_message_size.bytes() {
-        warn!(
-            bytes = message.body.len(),
-            "too large to be published again with its reason"
-        );
-        buried = Buried::OnlyByReject;
-    } else {
-        persevere(service, "the dead letter", || {
-            service.publisher.publish(route, &message)
-        })
-        .await?;
-    }
-    Ok(buried)
+    let placed = persevere(service, "the dead letter", || {
+        service.publisher.publish(route, &message)
+    });
+    Ok(match placed.await? {
+        Ok(()) => Buried::WithReason,
+        Err(error) => {
+            warn!(%error, "the message goes to the dead letters without its reason");
+            Buried::OnlyByReject
+        }
+    })
 }
 
 /// Tells the owner the end; tries until the broker has it.
@@ -134,9 +130,11 @@ pub(crate) async fn tell_end(
     status: &TaskStatus,
     room: Option<&str>,
 ) -> Result<(), OutOfTime> {
-    persevere(service, "the final event", || async {
+    let placed = persevere(service, "the final event", || async {
         match publish_status(&service.publisher, &service.names, status, room).await {
-            // No repetition makes a key shorter; the job's end does not depend on it.
+            Ok(()) => Ok(()),
+            Err(StatusError::Publish(error)) => Err(error),
+            // No repetition mends these; the job's end does not depend on them.
             Err(StatusError::Key(error)) => {
                 error!(%error, task_id = status.task_id, "the owner cannot be told");
                 Ok(())
@@ -145,15 +143,12 @@ pub(crate) async fn tell_end(
                 error!(%error, task_id = status.task_id, "the owner cannot be told");
                 Ok(())
             }
-            Err(StatusError::Publish(error)) if error.is_permanent() => {
-                error!(%error, task_id = status.task_id, "the owner cannot be told");
-                Ok(())
-            }
-            Err(StatusError::Publish(error)) => Err(error),
-            Ok(()) => Ok(()),
         }
-    })
-    .await
+    });
+    if let Err(error) = placed.await? {
+        error!(%error, task_id = status.task_id, "the owner cannot be told");
+    }
+    Ok(())
 }
 
 /// Settles according to where the dead letter is, if there is one.
@@ -175,24 +170,30 @@ pub(crate) async fn acknowledge(receipt: Receipt, task_id: &str) {
     }
 }
 
+/// Tries until the broker has it, or has an error that no repetition mends.
 async fn persevere<F>(
     service: &Service,
     what: &str,
     attempt: impl Fn() -> F,
-) -> Result<(), OutOfTime>
+) -> Result<Result<(), PublishError>, OutOfTime>
 where
     F: Future<Output = Result<(), PublishError>>,
 {
     let trying = async {
         let mut failures = 0;
-        while let Err(error) = attempt().await {
-            warn!(%error, "{what} is not with the broker yet, trying again");
+        loop {
+            match attempt().await {
+                Err(error) if !error.is_permanent() => {
+                    warn!(%error, "{what} is not with the broker yet, trying again");
+                }
+                placed => return placed,
+            }
             tokio::time::sleep(RETRY.pause(failures, jitter())).await;
             failures += 1;
         }
     };
     tokio::select! {
-        () = trying => Ok(()),
+        placed = trying => Ok(placed),
         () = service.abandon.cancelled() => Err(OutOfTime),
     }
 }
