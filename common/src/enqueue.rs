@@ -97,6 +97,7 @@ fn queued(job: &Job, now: Timestamp) -> TaskStatus {
         progress: None,
         error: None,
         result: None,
+        next_attempt_at: None,
         timestamp: now,
     }
 }

@@ -93,6 +93,7 @@ async fn hand_one_back(gateway: &Gateway, delivery: Delivery) {
         kind: delivery.properties.kind.clone(),
         headers: delivery.properties.headers_to_keep(),
         persistent: false,
+        ..Message::default()
     };
     // Mandatory: this instance listens before it takes from the inbox, so that somebody must.
     let route = Route {

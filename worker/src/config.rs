@@ -9,6 +9,7 @@ use bellhop_common::config::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::rate::Rate;
 use crate::task::Task as _;
 use crate::tasks::{Checksum, ExecConfig};
 
@@ -26,6 +27,8 @@ pub struct WorkerConfig {
     pub shutdown: ShutdownConfig,
     /// What holds for every job.
     pub jobs: JobsConfig,
+    /// What holds for the jobs of one kind, by kind.
+    pub kinds: BTreeMap<String, KindConfig>,
     /// The queues to serve, by their short names; `default` if none is named.
     pub queues: BTreeMap<String, QueueConfig>,
     /// The task `files.checksum`.
@@ -42,6 +45,7 @@ impl Default for WorkerConfig {
             log: LogConfig::default(),
             shutdown: ShutdownConfig::default(),
             jobs: JobsConfig::default(),
+            kinds: BTreeMap::new(),
             queues: BTreeMap::from([("default".to_owned(), QueueConfig::default())]),
             files: FilesConfig::default(),
             exec: BTreeMap::new(),
@@ -92,6 +96,26 @@ impl Default for JobsConfig {
             max_redeliveries: 10,
         }
     }
+}
+
+/// `[kinds."<kind>"]`: what differs from `[jobs]` for one kind, whatever runs it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KindConfig {
+    /// How long an attempt may take.
+    pub timeout: Option<HumanDuration>,
+    /// How long all attempts may take together, counted from when the job was put in.
+    pub total_timeout: Option<HumanDuration>,
+    /// How often a job is tried, where it does not say itself.
+    pub max_attempts: Option<u32>,
+    /// The upper bound of the first pause between attempts; it doubles with each.
+    pub retry_base: Option<HumanDuration>,
+    /// The upper bound of every pause between attempts.
+    pub retry_cap: Option<HumanDuration>,
+    /// How many jobs of this kind one worker runs at once, over all queues.
+    pub concurrency: Option<u16>,
+    /// How many attempts of this kind one worker begins: `10/s`, `200/m`, `5/h`.
+    pub rate: Option<Rate>,
 }
 
 /// `[queues.<name>]`.

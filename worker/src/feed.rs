@@ -76,6 +76,7 @@ impl Feed {
             progress: self.progress.clone(),
             error: None,
             result: None,
+            next_attempt_at: None,
             timestamp: now,
         }
     }

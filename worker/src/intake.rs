@@ -89,6 +89,7 @@ fn read(
     let stand_ins = JobProperties {
         message_id: properties.message_id.clone(),
         kind: properties.kind.clone(),
+        priority: properties.priority,
     };
     let parsed = Job::parse(&body, &stand_ins);
     let letter = Letter::new(body, properties);

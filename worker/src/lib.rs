@@ -10,14 +10,16 @@ mod in_hand;
 mod intake;
 mod metric;
 mod outcome;
+mod rate;
 mod registry;
 mod service;
 mod settle;
 mod task;
 pub mod tasks;
 
-pub use config::{FilesConfig, HttpConfig, JobsConfig, QueueConfig, WorkerConfig};
+pub use config::{FilesConfig, HttpConfig, JobsConfig, KindConfig, QueueConfig, WorkerConfig};
 pub use outcome::Outcome;
+pub use rate::Rate;
 pub use registry::{Handler, Registry};
 pub use service::{RunError, run};
 pub use task::{Task, TaskContext};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bellhop_common::amqp::{Message, Properties, PublishError, Receipt, Route};
 use bellhop_common::backoff::{Backoff, jitter};
 use bellhop_common::enqueue::{StatusError, publish_status};
-use bellhop_common::wire::{TaskError, TaskStatus, cut};
+use bellhop_common::wire::{TaskError, TaskStatus, cut, header};
 use jiff::Timestamp;
 use tracing::{debug, error, warn};
 
@@ -16,20 +16,6 @@ const RETRY: Backoff = Backoff {
     base: Duration::from_millis(200),
     cap: Duration::from_secs(10),
 };
-
-/// Headers of a dead letter.
-mod header {
-    /// Which attempt failed.
-    pub(super) const ATTEMPT: &str = "x-bellhop-attempt";
-    /// The error's code.
-    pub(super) const REASON: &str = "x-bellhop-reason";
-    /// The error's message.
-    pub(super) const ERROR: &str = "x-bellhop-error";
-    /// The queue it came from.
-    pub(super) const QUEUE: &str = "x-bellhop-queue";
-    /// When it was given up.
-    pub(super) const DIED_AT: &str = "x-bellhop-died-at";
-}
 
 /// AMQP headers share one frame with the properties; a long error is cut.
 const MAX_ERROR_BYTES: usize = 1024;
@@ -80,6 +66,7 @@ impl Letter {
             kind: self.properties.kind,
             headers,
             persistent: true,
+            ..Message::default()
         }
     }
 }
@@ -214,6 +201,7 @@ mod tests {
             message_id: Some("t1".into()),
             kind: Some("k".into()),
             headers: headers.into(),
+            ..Properties::default()
         };
         let letter = Letter::new(b"{}".to_vec(), properties);
         assert_eq!(letter.redeliveries(), 12);

@@ -94,6 +94,18 @@ async fn send(
     if let Some(kind) = &message.kind {
         properties = properties.with_type(kind.as_str().into());
     }
+    if let Some(priority) = message.priority {
+        properties = properties.with_priority(priority);
+    }
+    if let Some(reply_to) = &message.reply_to {
+        properties = properties.with_reply_to(reply_to.as_str().into());
+    }
+    if let Some(id) = &message.correlation_id {
+        properties = properties.with_correlation_id(id.as_str().into());
+    }
+    if let Some(timestamp) = message.timestamp {
+        properties = properties.with_timestamp(timestamp);
+    }
     if !message.headers.is_empty() {
         let mut headers = FieldTable::default();
         for (name, value) in &message.headers {

@@ -34,6 +34,16 @@ pub struct Properties {
     pub message_id: Option<String>,
     /// `type`.
     pub kind: Option<String>,
+    /// `priority`.
+    pub priority: Option<u8>,
+    /// `reply-to`: a queue that waits for the result.
+    pub reply_to: Option<String>,
+    /// `correlation-id`.
+    pub correlation_id: Option<String>,
+    /// `content-type`.
+    pub content_type: Option<String>,
+    /// `timestamp`: when it was published, in seconds since 1970, by the producer's clock.
+    pub timestamp: Option<u64>,
     /// Headers whose value is a text or a whole number, as text.
     pub headers: BTreeMap<String, String>,
 }
@@ -97,6 +107,7 @@ impl Properties {
         let of_broker = |name: &str| {
             name.starts_with("x-death")
                 || name.starts_with("x-first-death")
+                || name.starts_with("x-last-death")
                 || name.ends_with("-count")
         };
         let kept: BTreeMap<_, _> = self
@@ -141,6 +152,11 @@ impl From<lapin::message::Delivery> for Delivery {
             properties: Properties {
                 message_id: text(properties.message_id()),
                 kind: text(properties.kind()),
+                priority: *properties.priority(),
+                reply_to: text(properties.reply_to()),
+                correlation_id: text(properties.correlation_id()),
+                content_type: text(properties.content_type()),
+                timestamp: *properties.timestamp(),
                 headers: headers
                     .filter_map(|(name, value)| Some((name.to_string(), header(value)?)))
                     .collect(),

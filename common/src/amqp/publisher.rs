@@ -50,6 +50,14 @@ pub struct Message {
     pub id: Option<String>,
     /// `type`.
     pub kind: Option<String>,
+    /// `priority`.
+    pub priority: Option<u8>,
+    /// `reply-to`.
+    pub reply_to: Option<String>,
+    /// `correlation-id`.
+    pub correlation_id: Option<String>,
+    /// `timestamp`, in seconds since 1970.
+    pub timestamp: Option<u64>,
     /// Headers.
     pub headers: BTreeMap<String, String>,
     /// Whether it must survive a restart of the broker.

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
+use super::follow_up::{FollowUp, MAX_FOLLOW_UPS};
 use super::routing_key::encode_word;
 
 /// The longest id, kind or user id, in bytes. They appear in AMQP headers and routing keys.
@@ -17,6 +19,12 @@ pub const MAX_TITLE_BYTES: usize = 256;
 /// The longest user id once it is percent-encoded for a routing key, in bytes. With the rest of
 /// the longest key it stays below AMQP's 255.
 const MAX_ENCODED_USER_BYTES: usize = 200;
+
+/// The longest `unique_key`, in bytes.
+pub const MAX_UNIQUE_KEY_BYTES: usize = 256;
+
+/// The longest wait before a job runs, in seconds: what the delay ladder can express, 8.5 years.
+pub const MAX_DELAY_S: u64 = (1 << 28) - 1;
 
 /// A job as it travels over AMQP.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,6 +50,31 @@ pub struct Job {
     /// Seconds one attempt may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_s: Option<u64>,
+    /// Not before this time. At most one of `run_at` and `delay_s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_at: Option<Timestamp>,
+    /// Seconds from now, that is from the message's AMQP `timestamp`, or from when a worker first
+    /// sees it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_s: Option<u64>,
+    /// Worth nothing after this time: no attempt begins later, and a running one is ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// Of several jobs of this kind, user and key within `unique_for_s`, only the first is run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique_key: Option<String>,
+    /// The window of `unique_key` in seconds, counted from the first job; an hour if unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique_for_s: Option<u64>,
+    /// AMQP priority; only brokers from RabbitMQ 4.0 on heed it in quorum queues.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
+    /// Jobs to put in when this one has succeeded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub then: Vec<FollowUp>,
+    /// Jobs to put in when this one has failed for good.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on_failure: Vec<FollowUp>,
     /// Fields of other versions, kept.
     #[serde(flatten)]
     pub extra: BTreeMap<String, Value>,
@@ -58,6 +91,8 @@ pub struct JobProperties {
     pub message_id: Option<String>,
     /// `type`, for [`Job::kind`].
     pub kind: Option<String>,
+    /// `priority`, for [`Job::priority`].
+    pub priority: Option<u8>,
 }
 
 /// Why a message is not a job.
@@ -97,9 +132,30 @@ pub enum JobError {
     /// The title is too long.
     #[error("the job's `title` may have {MAX_TITLE_BYTES} bytes, it has {0}")]
     LongTitle(usize),
-    /// `run_at` or `delay_s`, which this version would ignore; running at once would be wrong.
-    #[error("`{0}` is not supported yet: scheduled jobs come with a later version")]
-    Unsupported(&'static str),
+    /// The unique key is empty or too long.
+    #[error("the job's `unique_key` must have 1 to {MAX_UNIQUE_KEY_BYTES} bytes, it has {0}")]
+    BadUniqueKey(usize),
+    /// Both ways to say when.
+    #[error("the job has both `run_at` and `delay_s`: keep one")]
+    TwoTimes,
+    /// A number that means nothing.
+    #[error("the job's `{field}` must be {range}, it is {value}")]
+    OutOfRange {
+        /// Which one.
+        field: &'static str,
+        /// What would do.
+        range: &'static str,
+        /// What it is.
+        value: u64,
+    },
+    /// More follow-ups than one message should fan out to.
+    #[error("the job's `{field}` may name {MAX_FOLLOW_UPS} jobs, it names {count}")]
+    TooManyFollowUps {
+        /// Which list.
+        field: &'static str,
+        /// How many.
+        count: usize,
+    },
 }
 
 impl Job {
@@ -120,8 +176,26 @@ impl Job {
             title: None,
             max_attempts: None,
             timeout_s: None,
+            run_at: None,
+            delay_s: None,
+            expires_at: None,
+            unique_key: None,
+            unique_for_s: None,
+            priority: None,
+            then: Vec::new(),
+            on_failure: Vec::new(),
             extra: BTreeMap::new(),
         }
+    }
+
+    /// When it may run, if it says so; `since` is what `delay_s` counts from.
+    #[must_use]
+    pub fn due(&self, since: Timestamp) -> Option<Timestamp> {
+        let delayed = || {
+            let delay = i64::try_from(self.delay_s?).ok()?;
+            since.checked_add(SignedDuration::from_secs(delay)).ok()
+        };
+        self.run_at.or_else(delayed)
     }
 
     /// Reads a message: the body first, the properties where it is silent.
@@ -137,6 +211,9 @@ impl Job {
             if let (false, Some(value)) = (fields.contains_key(field), stand_in) {
                 fields.insert(field.to_owned(), Value::from(value.as_str()));
             }
+        }
+        if let (false, Some(priority)) = (fields.contains_key("priority"), properties.priority) {
+            fields.insert("priority".to_owned(), Value::from(priority));
         }
         for (field, way_out) in [
             (
@@ -161,7 +238,7 @@ impl Job {
     /// Checks what the type cannot say.
     ///
     /// # Errors
-    /// [`JobError::BadLength`] or [`JobError::Unsupported`].
+    /// [`JobError`] says which field is wrong, and how.
     pub fn check(&self) -> Result<(), JobError> {
         let room = self.room_id.as_ref().map(|room| ("room_id", room));
         for (field, value) in [
@@ -187,12 +264,44 @@ impl Job {
             bytes if bytes > MAX_TITLE_BYTES => return Err(JobError::LongTitle(bytes)),
             _ => {}
         }
-        for field in ["run_at", "delay_s"] {
-            if self.extra.contains_key(field) {
-                return Err(JobError::Unsupported(field));
+        match self.unique_key.as_ref().map(String::len) {
+            Some(bytes) if !(1..=MAX_UNIQUE_KEY_BYTES).contains(&bytes) => {
+                return Err(JobError::BadUniqueKey(bytes));
+            }
+            _ => {}
+        }
+        if self.run_at.is_some() && self.delay_s.is_some() {
+            return Err(JobError::TwoTimes);
+        }
+        self.check_numbers()?;
+        for (field, list) in [("then", &self.then), ("on_failure", &self.on_failure)] {
+            if list.len() > MAX_FOLLOW_UPS {
+                let count = list.len();
+                return Err(JobError::TooManyFollowUps { field, count });
             }
         }
         Ok(())
+    }
+
+    fn check_numbers(&self) -> Result<(), JobError> {
+        let out_of_range = |field, range, value| {
+            Err(JobError::OutOfRange {
+                field,
+                range,
+                value,
+            })
+        };
+        match (self.delay_s, self.unique_for_s) {
+            (Some(value), _) if value > MAX_DELAY_S => {
+                out_of_range("delay_s", "at most 268435455 (8.5 years)", value)
+            }
+            (_, Some(value)) if !(1..=MAX_DELAY_S).contains(&value) => {
+                out_of_range("unique_for_s", "1 to 268435455", value)
+            }
+            _ if self.max_attempts == Some(0) => out_of_range("max_attempts", "1 or more", 0),
+            _ if self.timeout_s == Some(0) => out_of_range("timeout_s", "1 or more", 0),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -210,7 +319,9 @@ mod tests {
         let mut job = Job::new("t1", "files.checksum", json!({"path": "a"}), "ann");
         job.title = Some("Sums".into());
         job.timeout_s = Some(60);
-        job.extra.insert("unique_key".into(), json!("k"));
+        job.unique_key = Some("k".into());
+        job.extra.insert("of_a_later_version".into(), json!([1]));
+        job.then = vec![FollowUp::new("mail", json!({}))];
         let body = serde_json::to_vec(&job).unwrap();
         assert_eq!(Job::parse(&body, &JobProperties::default()).unwrap(), job);
     }
@@ -220,13 +331,14 @@ mod tests {
         let properties = JobProperties {
             message_id: Some("from-properties".into()),
             kind: Some("k".into()),
+            priority: Some(7),
         };
         let job = Job::parse(br#"{"user_id":"ann"}"#, &properties).unwrap();
         assert_eq!(
             (job.id.as_str(), job.kind.as_str()),
             ("from-properties", "k")
         );
-        assert_eq!(job.args, json!({}));
+        assert_eq!((job.args, job.priority), (json!({}), Some(7)));
         let job = Job::parse(br#"{"id":"own","user_id":"ann"}"#, &properties).unwrap();
         assert_eq!(job.id, "own", "the body wins");
     }
@@ -252,12 +364,40 @@ mod tests {
                 "256 bytes",
             ),
             (
-                json!({"id": "t", "kind": "k", "user_id": "u", "delay_s": 5}),
-                "not supported yet",
+                json!({"id": "t", "kind": "k", "user_id": "u", "delay_s": 5, "run_at": "2026-01-15T10:30:00Z"}),
+                "keep one",
+            ),
+            (
+                json!({"id": "t", "kind": "k", "user_id": "u", "delay_s": 268_435_456}),
+                "8.5 years",
+            ),
+            (
+                json!({"id": "t", "kind": "k", "user_id": "u", "run_at": "tomorrow"}),
+                "tomorrow",
+            ),
+            (
+                json!({"id": "t", "kind": "k", "user_id": "u", "max_attempts": 0}),
+                "max_attempts",
+            ),
+            (
+                json!({"id": "t", "kind": "k", "user_id": "u", "unique_key": ""}),
+                "unique_key",
             ),
         ] {
             let error = parse(&body).unwrap_err().to_string();
             assert!(error.contains(wants), "{body}: {error}");
         }
+    }
+
+    #[test]
+    fn a_job_is_due_when_it_says() {
+        let since: Timestamp = "2026-01-15T10:30:00Z".parse().unwrap();
+        let mut job = Job::new("t", "k", json!({}), "u");
+        assert_eq!(job.due(since), None);
+        job.delay_s = Some(90);
+        assert_eq!(job.due(since), "2026-01-15T10:31:30Z".parse().ok());
+        job.delay_s = None;
+        job.run_at = "2025-01-01T00:00:00Z".parse().ok();
+        assert_eq!(job.due(since), job.run_at);
     }
 }

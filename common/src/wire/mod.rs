@@ -1,14 +1,19 @@
-//! What travels over AMQP: jobs, events, the state of a task, and routing keys.
+//! What travels over AMQP: jobs, events, the state of a task, routing keys and headers.
 //!
 //! Everything here is pure: no I/O, no clock, no randomness. Times and ids are arguments.
 
 mod event;
+mod follow_up;
+pub mod header;
 mod job;
 mod routing_key;
 mod task;
 
 pub use event::{Event, EventError};
-pub use job::{Job, JobError, JobProperties, MAX_ID_BYTES, MAX_TITLE_BYTES};
+pub use follow_up::{Ending, FollowUp, MAX_FOLLOW_UPS, NAMESPACE};
+pub use job::{
+    Job, JobError, JobProperties, MAX_DELAY_S, MAX_ID_BYTES, MAX_TITLE_BYTES, MAX_UNIQUE_KEY_BYTES,
+};
 pub use routing_key::{
     Audience, EventClass, EventKey, KeyError, MAX_KEY_BYTES, decode_word, encode_word,
 };

@@ -147,6 +147,9 @@ pub struct TaskStatus {
     /// What came out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Value>,
+    /// When it runs next, for `scheduled` and `retrying`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_attempt_at: Option<Timestamp>,
     /// When it came to stand so.
     pub timestamp: Timestamp,
 }
@@ -188,6 +191,7 @@ mod tests {
             progress: Some(Progress::of(1, 3, "bytes").with_message("a.txt")),
             error: None,
             result: None,
+            next_attempt_at: None,
             timestamp: "2026-01-15T10:30:00Z".parse().unwrap(),
         };
         let text = serde_json::to_string(&status).unwrap();

@@ -219,6 +219,7 @@ fn copy(delivery: &Delivery) -> Message {
         kind: delivery.properties.kind.clone(),
         headers: delivery.properties.headers_to_keep(),
         persistent: true,
+        ..Message::default()
     }
 }
 

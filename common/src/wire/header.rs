@@ -1,0 +1,42 @@
+//! The AMQP headers of a job's message. They travel with every copy that is made of it.
+
+/// Which attempt this message is for, from 1. Our own, because the broker's counters do not
+/// survive a republish.
+pub const ATTEMPT: &str = "x-bellhop-attempt";
+
+/// How often the job was published again: for its time to come, a retry, a place to get free.
+pub const HOP: &str = "x-bellhop-hop";
+
+/// When the job was put in, as far as is known (RFC 3339).
+pub const SINCE: &str = "x-bellhop-since";
+
+/// The short name of the queue it belongs to.
+pub const QUEUE: &str = "x-bellhop-queue";
+
+/// The producer may have published it twice: a worker looks for an earlier end before it runs it.
+pub const ONCE: &str = "x-bellhop-once";
+
+/// How often in a row it was put off because its kind had no place free.
+pub const DEFERRALS: &str = "x-bellhop-deferrals";
+
+/// How often it was brought back from the dead letters.
+pub const REPLAYS: &str = "x-bellhop-replays";
+
+/// What became of it before it was replayed: a JSON list of `{reason, error, died_at, attempts}`,
+/// oldest first.
+pub const HISTORY: &str = "x-bellhop-history";
+
+/// Of a dead letter: the error's code.
+pub const REASON: &str = "x-bellhop-reason";
+
+/// Of a dead letter: the error's message, cut to 1 KiB.
+pub const ERROR: &str = "x-bellhop-error";
+
+/// Of a dead letter: when it was given up (RFC 3339).
+pub const DIED_AT: &str = "x-bellhop-died-at";
+
+/// Of whatever a worker publishes to be done with a message: which one.
+pub const SETTLED: &str = "x-bellhop-settled";
+
+/// W3C Trace Context: goes from the producer through every attempt to the events.
+pub const TRACEPARENT: &str = "traceparent";
