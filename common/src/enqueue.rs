@@ -1,5 +1,7 @@
-//! Putting a job into its queue, as every producer of ours does it.
+//! Putting a job into its queue, telling its owner, and taking it back, as every producer of ours
+//! does it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,8 +11,8 @@ use uuid::Uuid;
 
 use crate::amqp::{Message, Names, PublishError, Publisher, Route};
 use crate::wire::{
-    Audience, Event, EventClass, EventError, EventKey, Job, JobError, KeyError, Status,
-    TASK_STATUS_CHANGED, TaskStatus,
+    Audience, Event, EventClass, EventError, EventKey, Job, JobError, KeyError, Order, Status,
+    TASK_STATUS_CHANGED, TaskStatus, header,
 };
 
 /// How long a producer waits until its job is announced to the owner.
@@ -51,13 +53,7 @@ pub async fn enqueue(
     now: Timestamp,
 ) -> Result<(), EnqueueError> {
     job.check()?;
-    let message = Message {
-        body: serde_json::to_vec(job)?,
-        id: Some(job.id.clone()),
-        kind: Some(job.kind.clone()),
-        persistent: true,
-        ..Message::default()
-    };
+    let message = message(job, now)?;
     let exchange = names.jobs();
     let route = Route {
         exchange: &exchange,
@@ -72,9 +68,13 @@ pub async fn enqueue(
         }
         Err(error) => return Err(EnqueueError::Publish(error)),
     }
-    let status = queued(job, now);
+    let status = accepted(job, now);
+    let envelope = Envelope {
+        room: job.room_id.as_deref(),
+        ..Envelope::default()
+    };
     // The job is safe; its owner hears of it when a worker starts it, if not now.
-    let telling = publish_status(publisher, names, &status, job.room_id.as_deref());
+    let telling = publish_status(publisher, names, &status, envelope);
     match timeout(ANNOUNCE_TIMEOUT, telling).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, task_id = job.id, "could not announce the job"),
@@ -83,23 +83,90 @@ pub async fn enqueue(
     Ok(())
 }
 
-fn queued(job: &Job, now: Timestamp) -> TaskStatus {
+/// The message that carries a job.
+///
+/// # Errors
+/// Its arguments cannot be written as JSON.
+pub fn message(job: &Job, now: Timestamp) -> Result<Message, serde_json::Error> {
+    Ok(Message {
+        body: serde_json::to_vec(job)?,
+        id: Some(job.id.clone()),
+        kind: Some(job.kind.clone()),
+        priority: job.priority,
+        timestamp: u64::try_from(now.as_second()).ok(),
+        headers: [(header::SINCE.to_owned(), now.to_string())].into(),
+        persistent: true,
+        ..Message::default()
+    })
+}
+
+/// The first status of a job: `queued`, or `scheduled` if its time is to come.
+#[must_use]
+pub fn accepted(job: &Job, now: Timestamp) -> TaskStatus {
+    let due = job.due(now).filter(|due| *due > now);
     TaskStatus {
         task_id: job.id.clone(),
         kind: job.kind.clone(),
         title: job.title.clone(),
         user_id: job.user_id.clone(),
-        status: Status::Queued,
+        status: match due {
+            Some(_) => Status::Scheduled,
+            None => Status::Queued,
+        },
         attempt: 0,
-        max_attempts: 1,
+        max_attempts: job.max_attempts.unwrap_or(1),
         // Below whatever a worker says, whose clock may be behind the producer's.
         rev: 1,
         progress: None,
         error: None,
         result: None,
-        next_attempt_at: None,
+        next_attempt_at: due,
         timestamp: now,
     }
+}
+
+/// Orders all workers to end a task, wherever it is; when this returns, the broker keeps the order
+/// for workers to come, too. With a `user_id`, only if it belongs to that user.
+///
+/// # Errors
+/// [`PublishError`]; an order that cannot be written as JSON is never made.
+pub async fn cancel(
+    publisher: &Publisher,
+    names: &Names,
+    task_id: &str,
+    user_id: Option<&str>,
+    now: Timestamp,
+) -> Result<(), PublishError> {
+    let order = Order::Cancel {
+        task_id: task_id.to_owned(),
+        user_id: user_id.map(str::to_owned),
+        time: now,
+    };
+    give_order(publisher, names, &order).await
+}
+
+/// Publishes an order to all workers of today and to come.
+///
+/// # Errors
+/// [`PublishError`].
+pub async fn give_order(
+    publisher: &Publisher,
+    names: &Names,
+    order: &Order,
+) -> Result<(), PublishError> {
+    let message = Message {
+        // Texts, a time and a number: always JSON.
+        body: serde_json::to_vec(order).unwrap_or_default(),
+        persistent: true,
+        ..Message::default()
+    };
+    let exchange = names.control();
+    let route = Route {
+        exchange: &exchange,
+        key: &order.key(),
+        mandatory: true,
+    };
+    publisher.publish(route, &message).await
 }
 
 /// Why a status could not be published.
@@ -116,6 +183,32 @@ pub enum StatusError {
     Publish(#[from] PublishError),
 }
 
+/// What goes with a status besides itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Envelope<'a> {
+    /// A room that is told too.
+    pub room: Option<&'a str>,
+    /// The event's id; a new one if unset.
+    pub id: Option<Uuid>,
+    /// The message that a worker is done with by this.
+    pub settled: Option<Uuid>,
+    /// The trace it belongs to.
+    pub traceparent: Option<&'a str>,
+}
+
+impl Envelope<'_> {
+    fn headers(&self) -> BTreeMap<String, String> {
+        let settled = self.settled.map(|id| (header::SETTLED, id.to_string()));
+        let trace = self
+            .traceparent
+            .map(|value| (header::TRACEPARENT, value.to_owned()));
+        let headers = settled.into_iter().chain(trace);
+        headers
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect()
+    }
+}
+
 /// Publishes a task's status to its owner, and to its room if it has one. Final statuses are
 /// `stored`, so that they wait for their reader; the others are `live`.
 ///
@@ -125,12 +218,12 @@ pub async fn publish_status(
     publisher: &Publisher,
     names: &Names,
     status: &TaskStatus,
-    room: Option<&str>,
+    envelope: Envelope<'_>,
 ) -> Result<(), StatusError> {
     let stored = status.status.is_final();
     let event = Event::new(
         TASK_STATUS_CHANGED,
-        Uuid::now_v7(),
+        envelope.id.unwrap_or_else(Uuid::now_v7),
         status.timestamp,
         status,
     )?;
@@ -138,13 +231,15 @@ pub async fn publish_status(
         body: event.to_bytes()?,
         id: Some(event.id.to_string()),
         kind: Some(event.kind.clone()),
+        headers: envelope.headers(),
         persistent: stored,
         ..Message::default()
     };
     let exchange = names.events();
+    let room = envelope.room.map(|room| Audience::Room(room.to_owned()));
     let owner = Audience::User(status.user_id.clone());
-    let room = room.map(|room| Audience::Room(room.to_owned()));
-    for audience in std::iter::once(owner).chain(room) {
+    // The owner's event last: it is the one that settles, and the room's must not be missing then.
+    for audience in room.into_iter().chain(std::iter::once(owner)) {
         let key = EventKey {
             class: if stored {
                 EventClass::Stored

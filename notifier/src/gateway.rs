@@ -7,6 +7,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::Verifier;
 use crate::config::NotifierConfig;
 use crate::hub::Hub;
+use crate::recent::Recent;
 
 /// The notifier's shared state.
 #[derive(Debug)]
@@ -18,6 +19,7 @@ pub(crate) struct Gateway {
     pub(crate) publisher: Publisher,
     pub(crate) verifier: Verifier,
     pub(crate) hub: Hub,
+    pub(crate) recent: Recent,
     /// Ends every connection.
     pub(crate) stop: CancellationToken,
     /// Owns the tasks of all connections.

@@ -75,6 +75,13 @@ pub(crate) async fn hand_back(gateway: Arc<Gateway>, deliveries: mpsc::Receiver<
 }
 
 async fn hand_one_back(gateway: &Gateway, delivery: Delivery) {
+    let id = delivery.properties.message_id.clone().unwrap_or_default();
+    let original = delivery.routing_key.clone();
+    // An event without an id cannot be known again.
+    if !id.is_empty() && !gateway.recent.is_new(&id, &original) {
+        debug!(id, "an event was told twice");
+        return settle(delivery).await;
+    }
     let key = match EventKey::parse(&delivery.routing_key) {
         Ok(mut key) => {
             key.class = EventClass::Live;
@@ -111,6 +118,7 @@ async fn hand_one_back(gateway: &Gateway, delivery: Delivery) {
         }
         Err(error) => {
             warn!(%error, "an event could not be handed back yet");
+            gateway.recent.forget(&id, &original);
             if let Err(error) = delivery.receipt.requeue().await {
                 debug!(%error, "the event returns when the broker is back");
             }

@@ -19,6 +19,7 @@ mod inbound;
 mod metric;
 pub mod outbox;
 pub mod protocol;
+mod recent;
 mod service;
 mod session;
 

@@ -26,6 +26,7 @@ use crate::http;
 use crate::hub::Hub;
 use crate::inbound::{self, HAND_BACKS};
 use crate::metric;
+use crate::recent::Recent;
 
 /// How many live events may be with us at once.
 const LIVE_PREFETCH: u16 = 500;
@@ -87,6 +88,7 @@ pub async fn run(
     let gateway = Arc::new(Gateway {
         instance: config.instance.clone().unwrap_or_else(host_name),
         hub: Hub::new(config.websocket.connections_per_user),
+        recent: Recent::default(),
         stop: shutdown.clone(),
         sessions: TaskTracker::new(),
         names,
@@ -147,11 +149,7 @@ fn start_queues(
     let mut subscriptions = Vec::new();
     let mut subscribe = |source, prefetch| -> mpsc::Receiver<Delivery> {
         let (deliveries, receiver) = mpsc::channel(usize::from(prefetch));
-        subscriptions.push(Subscription {
-            source,
-            prefetch,
-            deliveries,
-        });
+        subscriptions.push(Subscription::new(source, prefetch, deliveries));
         receiver
     };
     // Before the inbox: what is handed back must find this instance listening.

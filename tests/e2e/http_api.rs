@@ -109,7 +109,7 @@ async fn other_paths_and_methods_are_refused_as_json() {
         (Method::DELETE, "/api/tasks", 405),
         (Method::POST, "/healthz", 405),
         (Method::GET, "/api", 404),
-        (Method::GET, "/api/tasks/1", 404),
+        (Method::GET, "/api/tasks/1", 405),
         (Method::GET, "/nothing", 404),
         (Method::GET, "/../Cargo.toml", 404),
         (Method::GET, "/%2e%2e/%2e%2e/etc/passwd", 404),

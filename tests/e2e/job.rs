@@ -113,13 +113,14 @@ async fn every_kind_of_failure_reaches_the_owner_and_the_dead_letters() {
     let stack = Stack::shared();
     let mut config = stack.worker_config();
     config.jobs.grace = HumanDuration(Duration::from_millis(100));
+    config.jobs.max_attempts = 1;
     let worker = stack.worker(config, Registry::new().with(Break)).await;
     let notifier = stack.notifier(stack.notifier_config()).await;
     let mut ann = stack.client(&notifier, "ann").await;
     let rabbit = stack.rabbit().await;
-    for (job, code, message) in failures() {
+    for (number, (job, code, message)) in failures().into_iter().enumerate() {
         let mut job = job;
-        let id = format!("job-{code}");
+        let id = format!("job-{number}");
         job["id"] = json!(id);
         job["user_id"] = json!("ann");
         rabbit.publish("jobs", "default", job.to_string()).await;
@@ -214,7 +215,7 @@ async fn a_full_queue_holds_no_other_up() {
     let gated = Gated::new();
     let mut config = stack.worker_config();
     config.queues = ["slow", "quick"]
-        .map(|name| (name.to_owned(), QueueConfig { concurrency: 1 }))
+        .map(|name| (name.to_owned(), one_at_a_time()))
         .into();
     let registry = Registry::new().with(gated.clone()).with(Count);
     let worker = stack.worker(config, registry).await;
@@ -273,4 +274,11 @@ async fn a_job_by_http_belongs_to_the_caller() {
     );
     worker.stop().await;
     notifier.stop().await;
+}
+
+fn one_at_a_time() -> QueueConfig {
+    QueueConfig {
+        concurrency: 1,
+        ..QueueConfig::default()
+    }
 }

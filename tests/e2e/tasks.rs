@@ -1,9 +1,10 @@
 //! Tasks for tests, with handles to watch and steer them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use bellhop_common::wire::Progress;
+use bellhop_common::wire::{Progress, TaskError};
 use bellhop_worker::{Outcome, Task, TaskContext};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
@@ -98,6 +99,56 @@ impl Task for Break {
                 Outcome::Cancelled
             }
             _ => Outcome::fail("broken", args.message),
+        }
+    }
+}
+
+/// Fails so often before it succeeds, and notes when each attempt began.
+#[derive(Clone)]
+pub(crate) struct Flaky {
+    failures: usize,
+    after: Option<Duration>,
+    began: Arc<Mutex<Vec<Instant>>>,
+}
+
+impl Flaky {
+    pub(crate) fn new(failures: usize) -> Self {
+        Self {
+            failures,
+            after: None,
+            began: Arc::default(),
+        }
+    }
+
+    /// Says itself when to try again.
+    pub(crate) fn after(self, after: Duration) -> Self {
+        Self {
+            after: Some(after),
+            ..self
+        }
+    }
+
+    pub(crate) fn began(&self) -> Vec<Instant> {
+        self.began.lock().unwrap().clone()
+    }
+}
+
+impl Task for Flaky {
+    const KIND: &'static str = "flaky";
+    type Args = NoArgs;
+
+    async fn run(&self, _: TaskContext, _: NoArgs) -> Outcome {
+        let attempts = {
+            let mut began = self.began.lock().unwrap();
+            began.push(Instant::now());
+            began.len()
+        };
+        if attempts > self.failures {
+            return Outcome::done(&attempts);
+        }
+        Outcome::Retry {
+            after: self.after,
+            error: TaskError::new("flaky", format!("attempt {attempts}")),
         }
     }
 }

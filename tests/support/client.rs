@@ -97,7 +97,8 @@ impl Client {
                     "rev must grow: {states:?}"
                 );
             }
-            let ended = state["status"] != "queued" && state["status"] != "running";
+            let word = state["status"].as_str().unwrap();
+            let ended = ["succeeded", "failed", "cancelled"].contains(&word);
             states.push(state);
             if ended {
                 return states;

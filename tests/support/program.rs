@@ -54,6 +54,13 @@ pub fn command(name: &str, stack: &Stack) -> Command {
 impl Program {
     /// Starts `<name> run` with settings (`key=value`), and waits until it is ready.
     pub async fn start(name: &str, stack: &Stack, settings: &[&str]) -> Self {
+        let program = Self::start_unready(name, stack, settings);
+        program.wait_ready().await;
+        program
+    }
+
+    /// The same without waiting.
+    pub fn start_unready(name: &str, stack: &Stack, settings: &[&str]) -> Self {
         let port = free_port();
         let mut command = command(name, stack);
         command
@@ -71,9 +78,7 @@ impl Program {
                 eprintln!("[{label}] {line}");
             }
         });
-        let program = Self { child, port };
-        program.wait_ready().await;
-        program
+        Self { child, port }
     }
 
     async fn wait_ready(&self) {

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 /// One connection and channel with confirms.
 pub struct Rabbit {
-    _connection: Connection,
+    connection: Connection,
     channel: Channel,
     prefix: String,
 }
@@ -24,6 +24,7 @@ pub struct Taken {
     pub body: Vec<u8>,
     pub routing_key: String,
     pub headers: BTreeMap<String, String>,
+    pub correlation_id: Option<String>,
 }
 
 impl Rabbit {
@@ -35,7 +36,7 @@ impl Rabbit {
         let options = ConfirmSelectOptions::default();
         channel.confirm_select(options).await.unwrap();
         Self {
-            _connection: connection,
+            connection,
             channel,
             prefix: prefix.into(),
         }
@@ -70,9 +71,94 @@ impl Rabbit {
         assert!(confirm.await.unwrap().is_ack());
     }
 
+    pub async fn publish_headed(
+        &self,
+        exchange: &str,
+        key: &str,
+        body: impl AsRef<[u8]>,
+        headers: &[(&str, String)],
+    ) {
+        let mut table = FieldTable::default();
+        for (name, value) in headers {
+            let value = AMQPValue::LongString(value.as_str().into());
+            table.insert((*name).into(), value);
+        }
+        let properties = BasicProperties::default().with_headers(table);
+        self.publish_with(exchange, key, body, properties).await;
+    }
+
+    /// Takes a message without an answer: it comes back when the connection is closed.
+    pub async fn hold(&self, queue: &str) {
+        let queue = format!("{}{queue}", self.prefix);
+        let options = BasicGetOptions { no_ack: false };
+        let got = self.channel.basic_get(queue.into(), options).await;
+        assert!(got.unwrap().is_some());
+    }
+
+    pub async fn close(self) {
+        self.connection.close(200, "bye".into()).await.unwrap();
+    }
+
+    /// A queue that goes with the connection; its whole name.
+    pub async fn own_queue(&self) -> String {
+        let options = QueueDeclareOptions {
+            exclusive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let name = format!("{}own", self.prefix);
+        self.channel
+            .queue_declare(name.as_str().into(), options, FieldTable::default())
+            .await
+            .unwrap();
+        name
+    }
+
+    /// A queue that goes with the connection and hears an exchange; its name without the prefix.
+    pub async fn listening(&self, exchange: &str, pattern: &str) -> String {
+        let queue = self.own_queue().await;
+        let exchange = format!("{}{exchange}", self.prefix);
+        let options = lapin::options::QueueBindOptions::default();
+        self.channel
+            .queue_bind(
+                queue.as_str().into(),
+                exchange.into(),
+                pattern.into(),
+                options,
+                FieldTable::default(),
+            )
+            .await
+            .unwrap();
+        queue.strip_prefix(&self.prefix).unwrap().to_owned()
+    }
+
+    /// Waits until a queue has no message that nobody holds.
+    pub async fn fetched(&self, queue: &str) {
+        let wait = async {
+            while self.ready(queue).await > 0 {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), wait)
+            .await
+            .unwrap_or_else(|_| panic!("nobody takes from {queue}"));
+    }
+
+    /// Waits until a message lies in a queue.
+    pub async fn filled(&self, queue: &str) {
+        let wait = async {
+            while self.count(queue).await.unwrap_or(0) == 0 {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), wait)
+            .await
+            .unwrap_or_else(|_| panic!("nothing comes to {queue}"));
+    }
+
     /// Takes the next message of a queue, named without the prefix, within ten seconds.
     pub async fn take(&self, queue: &str) -> Taken {
         let end = Instant::now() + Duration::from_secs(10);
+        self.filled(queue).await;
         loop {
             if let Some(taken) = self.try_take(queue).await {
                 return taken;
@@ -82,6 +168,12 @@ impl Rabbit {
             // messages that the test wants to count.
             sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// The same for a queue by its whole name.
+    pub async fn take_named(&self, queue: &str) -> Taken {
+        let name = queue.strip_prefix(&self.prefix).unwrap();
+        self.take(name).await
     }
 
     pub async fn try_take(&self, queue: &str) -> Option<Taken> {
@@ -100,22 +192,36 @@ impl Rabbit {
             headers: headers
                 .map(|(name, value)| (name.to_string(), text(value)))
                 .collect(),
+            correlation_id: got
+                .delivery
+                .properties
+                .correlation_id()
+                .as_ref()
+                .map(ToString::to_string),
             body: got.delivery.data.clone(),
         })
     }
 
     /// How many messages of a queue nobody holds.
     pub async fn ready(&self, queue: &str) -> u32 {
+        self.count(queue).await.unwrap()
+    }
+
+    /// The same for a queue that may not be there yet.
+    async fn count(&self, queue: &str) -> Option<u32> {
         let queue = format!("{}{queue}", self.prefix);
         let options = QueueDeclareOptions {
             passive: true,
             ..QueueDeclareOptions::default()
         };
-        self.channel
+        // On a channel of its own, which ends with a queue that is not there.
+        let channel = self.connection.create_channel().await.unwrap();
+        let declared = channel
             .queue_declare(queue.into(), options, FieldTable::default())
             .await
-            .unwrap()
-            .message_count()
+            .ok()?;
+        channel.close(200, "done".into()).await.unwrap();
+        Some(declared.message_count())
     }
 }
 

@@ -171,6 +171,15 @@ impl Stack {
         id
     }
 
+    /// Puts a job of any form into the default queue; answers its id.
+    pub async fn put_in(&self, mut job: Value) -> String {
+        let id = Uuid::now_v7().to_string();
+        job["id"] = json!(id);
+        let rabbit = self.rabbit().await;
+        rabbit.publish("jobs", "default", job.to_string()).await;
+        id
+    }
+
     /// A connected client of a user.
     pub async fn client(&self, notifier: &Running, user: &str) -> Client {
         let mut client = Client::connect(notifier.address, &token(user)).await;

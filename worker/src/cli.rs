@@ -1,10 +1,10 @@
 //! The commands.
 
 use anyhow::Context as _;
-use bellhop_common::amqp::{Names, Publisher, Topology};
+use bellhop_common::amqp::{Names, Publisher, PublisherTask, Topology};
 use bellhop_common::cli::{health_check, say};
 use bellhop_common::config::{ConfigFlags, LogConfig, Sources, to_redacted_toml};
-use bellhop_common::enqueue::enqueue;
+use bellhop_common::enqueue::{cancel, enqueue};
 use bellhop_common::telemetry::{Component, init_logs};
 use bellhop_common::wire::Job;
 use bellhop_common::{shutdown, tls};
@@ -35,6 +35,16 @@ enum Command {
     },
     /// Put a job into a queue and print its id
     Enqueue(Enqueue),
+    /// End a task, wherever it is: queued, scheduled, waiting to be tried again or running
+    Cancel {
+        /// The task's id
+        id: String,
+        /// Only if it belongs to this user
+        #[arg(long, value_name = "ID")]
+        user: Option<String>,
+        #[command(flatten)]
+        config: ConfigFlags,
+    },
     /// Exit with 0 if the worker that runs with this configuration is ready
     Healthcheck {
         #[command(flatten)]
@@ -73,6 +83,9 @@ impl Cli {
                 check_config,
             } => run(&config, check_config).await,
             Command::Enqueue(job) => job.run().await,
+            Command::Cancel { id, user, config } => {
+                cancel_task(&config, &id, user.as_deref()).await
+            }
             Command::Healthcheck { config } => {
                 let config: WorkerConfig = Sources::of_process(&config).load()?;
                 Ok(health_check(config.http.listen).await?)
@@ -111,27 +124,39 @@ fn registry(config: &WorkerConfig) -> anyhow::Result<Registry> {
     Ok(registry)
 }
 
+async fn cancel_task(flags: &ConfigFlags, id: &str, user: Option<&str>) -> anyhow::Result<()> {
+    let (publisher, task, names) = producer(flags, "cancel")?;
+    let result = cancel(&publisher, &names, id, user, Timestamp::now()).await;
+    task.close().await;
+    result?;
+    say("the order is given; the task ends when a worker has it in hand");
+    Ok(())
+}
+
+/// A publisher for one command, which logs only what goes wrong.
+fn producer(flags: &ConfigFlags, name: &str) -> anyhow::Result<(Publisher, PublisherTask, Names)> {
+    let config: WorkerConfig = Sources::of_process(flags).load()?;
+    let level = "warn".into();
+    init_logs(&LogConfig {
+        level,
+        ..config.log
+    })?;
+    tls::install_provider();
+    let names = Names::new(&config.amqp);
+    // No queue of jobs is made here, or a misspelt one would swallow them.
+    let topology = Topology::base(&names);
+    let (publisher, task) = Publisher::start(&config.amqp, name, topology, Component::default());
+    Ok((publisher, task, names))
+}
+
 impl Enqueue {
     async fn run(self) -> anyhow::Result<()> {
-        let config: WorkerConfig = Sources::of_process(&self.config).load()?;
-        // The id is the answer; only what goes wrong is worth a line besides.
-        let level = "warn".into();
-        init_logs(&LogConfig {
-            level,
-            ..config.log
-        })?;
         let args = serde_json::from_str(&self.args)
             .with_context(|| format!("--args is not JSON: {}", self.args))?;
         let id = self.id.unwrap_or_else(|| Uuid::now_v7().to_string());
         let mut job = Job::new(id, self.kind, args, self.user);
         job.title = self.title;
-        tls::install_provider();
-        let names = Names::new(&config.amqp);
-        // The events exchange must exist for the announcement; the queue must not be created
-        // here, or a misspelt one would swallow jobs.
-        let topology = Topology::base(&names);
-        let (publisher, task) =
-            Publisher::start(&config.amqp, "enqueue", topology, Component::default());
+        let (publisher, task, names) = producer(&self.config, "enqueue")?;
         let result = enqueue(&publisher, &names, &self.queue, &job, Timestamp::now()).await;
         task.close().await;
         result?;

@@ -73,17 +73,29 @@ impl Default for HttpConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct JobsConfig {
-    /// How long an attempt may take, where neither the job nor its kind says. RabbitMQ takes a
-    /// message back that is not acknowledged within its `consumer_timeout`, 30 minutes by default:
-    /// for longer jobs raise that first, or another worker will begin them, too.
+    /// How long an attempt may take, where neither the job nor its kind says.
     pub timeout: HumanDuration,
+    /// How long all attempts may take together, where the kind does not say.
+    pub total_timeout: Option<HumanDuration>,
+    /// How often a job is tried, where neither the job nor its kind says.
+    pub max_attempts: u32,
+    /// The upper bound of the first pause between attempts; it doubles with each. The pause itself
+    /// is a random part of its bound, so that jobs that failed together do not return together.
+    pub retry_base: HumanDuration,
+    /// The upper bound of every pause between attempts.
+    pub retry_cap: HumanDuration,
+    /// How many jobs run at once over all queues; unset, each queue has its own places only.
+    pub concurrency: Option<u16>,
+    /// The broker's `consumer_timeout`, after which it takes a message back that is not
+    /// acknowledged: 30 minutes by default. The message of a longer attempt is renewed at 80 %.
+    pub ack_timeout: HumanDuration,
     /// How long a handler may take to end once it was asked to.
     pub grace: HumanDuration,
     /// A larger result fails the job: it would have to pass through every event queue.
     pub max_result_size: HumanSize,
-    /// How often a job may come back because its worker died or lost the broker, before it counts
-    /// as failed. Below the 20 after which the broker itself would drop it into the dead letters
-    /// without a word to its owner.
+    /// How often a job may come back because its worker died or lost the broker, before it must run
+    /// alone; and as often again, before it counts as failed. Below the 20 after which the broker
+    /// itself would drop it into the dead letters without a word to its owner.
     pub max_redeliveries: u32,
 }
 
@@ -91,9 +103,15 @@ impl Default for JobsConfig {
     fn default() -> Self {
         Self {
             timeout: HumanDuration::from_secs(25 * 60),
+            total_timeout: None,
+            max_attempts: 5,
+            retry_base: HumanDuration::from_secs(2),
+            retry_cap: HumanDuration::from_secs(10 * 60),
+            concurrency: None,
+            ack_timeout: HumanDuration::from_secs(30 * 60),
             grace: HumanDuration::from_secs(10),
             max_result_size: HumanSize::kib(256),
-            max_redeliveries: 10,
+            max_redeliveries: 3,
         }
     }
 }
@@ -124,11 +142,24 @@ pub struct KindConfig {
 pub struct QueueConfig {
     /// How many of its jobs run at once, 1 to 2,000. As many are fetched, none waits in memory.
     pub concurrency: u16,
+    /// Where the places of `jobs.concurrency` are short, the queue of the highest priority goes
+    /// first.
+    pub priority: i32,
+    /// Its share of those places among the queues of its priority, 1 to 1,000.
+    pub weight: u16,
+    /// `x-priority` of the consumer: among the workers of a queue, those of the highest get its
+    /// jobs as long as they have room.
+    pub consumer_priority: i32,
 }
 
 impl Default for QueueConfig {
     fn default() -> Self {
-        Self { concurrency: 4 }
+        Self {
+            concurrency: 4,
+            priority: 0,
+            weight: 1,
+            consumer_priority: 0,
+        }
     }
 }
 
@@ -148,16 +179,7 @@ impl ServiceConfig for WorkerConfig {
             problems.push("no queue is configured: add [queues.default]".into());
         }
         for (name, queue) in &self.queues {
-            if !(1..=2000).contains(&queue.concurrency) {
-                problems.push(format!(
-                    "queues.{name}.concurrency must be 1 to 2000, it is {}",
-                    queue.concurrency
-                ));
-            }
-            // The name is a routing key and the end of a queue's name; AMQP allows 255 bytes.
-            if name.is_empty() || name.len() > 128 {
-                problems.push(format!("queue name {name:?} must have 1 to 128 bytes"));
-            }
+            problems.extend(queue.problems(name));
         }
         let largest = self.jobs.max_result_size.0.saturating_add(64 * 1024);
         if largest > self.amqp.max_message_size.0 {
@@ -166,11 +188,9 @@ impl ServiceConfig for WorkerConfig {
                 self.jobs.max_result_size, self.amqp.max_message_size
             ));
         }
-        if self.jobs.max_redeliveries == 0 || self.jobs.max_redeliveries >= 20 {
-            problems.push(format!(
-                "jobs.max_redeliveries must be 1 to 19, it is {}",
-                self.jobs.max_redeliveries
-            ));
+        problems.extend(self.jobs.problems());
+        for (kind, config) in &self.kinds {
+            problems.extend(config.problems(kind));
         }
         for (kind, exec) in &self.exec {
             problems.extend(exec.problems(kind));
@@ -185,6 +205,79 @@ impl ServiceConfig for WorkerConfig {
                 problems.push(format!(
                     "exec.{kind:?} would replace the built-in task of that kind: take another kind, or \
                      remove files.root"
+                ));
+            }
+        }
+        problems
+    }
+}
+
+impl QueueConfig {
+    fn problems(&self, name: &str) -> Vec<String> {
+        let mut problems = Vec::new();
+        if !(1..=2000).contains(&self.concurrency) {
+            problems.push(format!(
+                "queues.{name}.concurrency must be 1 to 2000, it is {}",
+                self.concurrency
+            ));
+        }
+        if !(1..=1000).contains(&self.weight) {
+            problems.push(format!(
+                "queues.{name}.weight must be 1 to 1000, it is {}",
+                self.weight
+            ));
+        }
+        // The name is a routing key and the end of a queue's name; AMQP allows 255 bytes.
+        if name.is_empty() || name.len() > 128 {
+            problems.push(format!("queue name {name:?} must have 1 to 128 bytes"));
+        }
+        problems
+    }
+}
+
+impl JobsConfig {
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.max_redeliveries == 0 || self.max_redeliveries >= 20 {
+            problems.push(format!(
+                "jobs.max_redeliveries must be 1 to 19, it is {}",
+                self.max_redeliveries
+            ));
+        }
+        if self.max_attempts == 0 {
+            problems.push("jobs.max_attempts must be 1 or more".into());
+        }
+        if self.concurrency == Some(0) {
+            problems.push("jobs.concurrency must be 1 or more; leave it out for no limit".into());
+        }
+        for (key, value) in [
+            ("timeout", Some(self.timeout)),
+            ("total_timeout", self.total_timeout),
+            ("ack_timeout", Some(self.ack_timeout)),
+        ] {
+            if value.is_some_and(|value| value.0.is_zero()) {
+                problems.push(format!("jobs.{key} must be more than zero"));
+            }
+        }
+        problems
+    }
+}
+
+impl KindConfig {
+    fn problems(&self, kind: &str) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (key, is_zero) in [
+            ("max_attempts", self.max_attempts == Some(0)),
+            ("concurrency", self.concurrency == Some(0)),
+            ("timeout", self.timeout.is_some_and(|t| t.0.is_zero())),
+            (
+                "total_timeout",
+                self.total_timeout.is_some_and(|t| t.0.is_zero()),
+            ),
+        ] {
+            if is_zero {
+                problems.push(format!(
+                    "kinds.{kind:?}.{key} must be more than zero; leave it out for the default"
                 ));
             }
         }

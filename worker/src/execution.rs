@@ -1,9 +1,11 @@
 //! Running one attempt: progress out, timeout, panic, cancellation.
 
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bellhop_common::enqueue::publish_status;
+use bellhop_common::enqueue::{Envelope, publish_status};
 use bellhop_common::wire::Progress;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -14,8 +16,10 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use crate::feed::Feed;
+use crate::message::JobMessage;
 use crate::outcome::Outcome;
 use crate::registry::Handler;
+use crate::renewal::renew;
 use crate::service::Service;
 use crate::task::TaskContext;
 
@@ -31,62 +35,117 @@ pub(crate) enum End {
     Abandoned,
 }
 
-/// Runs the handler to its end, telling the owner how far it is.
+/// How long an attempt may take, and what it means when it takes longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TimeLimit {
+    /// How long.
+    pub(crate) limit: Duration,
+    /// Whether another attempt would come too late.
+    pub(crate) is_last: bool,
+}
+
+/// Runs the handler to its end, telling the owner how far it is. Whether the message was
+/// [renewed](crate::renewal) meanwhile comes with the end.
 pub(crate) async fn run(
     service: &Service,
     feed: &mut Feed,
-    handler: std::sync::Arc<dyn Handler>,
-    attempt: u32,
-) -> End {
-    let job = feed.job();
-    let cancelled = CancellationToken::new();
+    message: &mut JobMessage,
+    handler: Arc<dyn Handler>,
+    cancel: &CancellationToken,
+) -> (End, bool) {
+    let now = Timestamp::now();
+    let limit = service.time_limit(message, now);
+    // A child: it also fires when the attempt must end for another reason.
+    let cancelled = cancel.child_token();
     let (progress, seen) = watch::channel(None);
     let context = TaskContext {
-        task_id: job.id.clone(),
-        user_id: job.user_id.clone(),
-        attempt,
+        task_id: message.job.id.clone(),
+        user_id: message.job.user_id.clone(),
+        attempt: message.attempt(),
         progress,
         cancelled: cancelled.clone(),
     };
-    let limit = service.time_limit(job);
-    let args = job.args.clone();
+    let args = std::mem::take(&mut message.job.args);
     // A task of its own, so that a handler that computes for long does not hold the progress up,
     // and a panic ends nothing but the attempt.
     let handling = tokio::spawn(async move { handler.run(context, args).await });
-    let handling = AbortOnDropHandle::new(handling);
-    let end = tokio::select! {
-        end = attempt_to_end(service, handling, &cancelled, limit) => end,
-        never = tell_progress(service, feed, seen.clone()) => match never {},
+    let attempt = Attempt {
+        service,
+        handling: AbortOnDropHandle::new(handling),
+        asked: cancel,
+        cancelled,
+        limit,
     };
-    // The last state always arrives: with the final event, if it was conflated away before.
+    let renewed = AtomicBool::new(false);
+    let end = {
+        let message = &*message;
+        tokio::select! {
+            end = attempt.finish() => end,
+            never = tell_progress(service, feed, message, seen.clone()) => match never {},
+            never = renew(service, message, limit.limit, &renewed) => match never {},
+        }
+    };
+    let renewed = renewed.load(Ordering::SeqCst);
+    if renewed {
+        message.replaced();
+    }
+    // The last state always arrives: with the next event, if it was conflated away before.
     feed.keep(seen.borrow().clone());
-    end
+    (end, renewed)
 }
 
-async fn attempt_to_end(
-    service: &Service,
-    mut handling: AbortOnDropHandle<Outcome>,
-    cancelled: &CancellationToken,
-    limit: Duration,
-) -> End {
-    let grace = service.config.jobs.grace.0;
-    let timed_out = tokio::select! {
-        ended = &mut handling => return End::Outcome(checked(ended, service)),
-        () = sleep(limit) => true,
-        () = service.abandon.cancelled() => false,
-    };
-    cancelled.cancel();
-    let ended = tokio::time::timeout(grace, handling).await;
-    match (timed_out, ended) {
-        // It finished while it was being asked to stop.
-        (_, Ok(Ok(Outcome::Done(result)))) => {
-            End::Outcome(checked(Ok(Outcome::Done(result)), service))
+/// Why a handler is asked to end.
+enum Reason {
+    OutOfTime,
+    Cancelled,
+    Shutdown,
+}
+
+struct Attempt<'a> {
+    service: &'a Service,
+    handling: AbortOnDropHandle<Outcome>,
+    /// The owner's wish.
+    asked: &'a CancellationToken,
+    /// The handler's signal.
+    cancelled: CancellationToken,
+    limit: TimeLimit,
+}
+
+impl Attempt<'_> {
+    async fn finish(mut self) -> End {
+        let service = self.service;
+        let reason = tokio::select! {
+            ended = &mut self.handling => return End::Outcome(checked(ended, service)),
+            () = sleep(self.limit.limit) => Reason::OutOfTime,
+            () = self.asked.cancelled() => Reason::Cancelled,
+            () = service.abandon.cancelled() => Reason::Shutdown,
+        };
+        self.cancelled.cancel();
+        let grace = service.config.jobs.grace.0;
+        let ended = tokio::time::timeout(grace, self.handling).await;
+        match (reason, ended) {
+            // It finished while it was being asked to stop.
+            (_, Ok(Ok(Outcome::Done(result)))) => {
+                End::Outcome(checked(Ok(Outcome::Done(result)), service))
+            }
+            (Reason::OutOfTime, _) => End::Outcome(self.limit.exceeded()),
+            (Reason::Cancelled, _) => End::Outcome(Outcome::Cancelled),
+            (Reason::Shutdown, _) => End::Abandoned,
         }
-        (true, _) => {
-            let message = format!("it took longer than {limit:?}");
-            End::Outcome(Outcome::fail("timeout", message))
+    }
+}
+
+impl TimeLimit {
+    fn exceeded(self) -> Outcome {
+        let message = format!("it took longer than {:?}", self.limit);
+        if self.is_last {
+            Outcome::fail(
+                "expired",
+                format!("{message}, and no time is left for another attempt"),
+            )
+        } else {
+            Outcome::retry("timeout", message)
         }
-        (false, _) => End::Abandoned,
     }
 }
 
@@ -108,8 +167,8 @@ fn checked(ended: Result<Outcome, tokio::task::JoinError>, service: &Service) ->
         }
         Ok(outcome) => outcome,
         Err(error) => match error.try_into_panic() {
-            Ok(panic) => Outcome::fail("panic", panic_message(panic.as_ref())),
-            Err(_) => Outcome::fail("aborted", "the handler's task was aborted"),
+            Ok(panic) => Outcome::retry("panic", panic_message(panic.as_ref())),
+            Err(_) => Outcome::retry("aborted", "the handler's task was aborted"),
         },
     }
 }
@@ -131,15 +190,20 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
 async fn tell_progress(
     service: &Service,
     feed: &mut Feed,
+    message: &JobMessage,
     mut seen: watch::Receiver<Option<Progress>>,
 ) -> Infallible {
+    let envelope = Envelope {
+        room: message.job.room_id.as_deref(),
+        traceparent: message.traceparent(),
+        ..Envelope::default()
+    };
     loop {
         let next = Instant::now() + PROGRESS_INTERVAL;
         let progress = seen.borrow_and_update().clone();
-        let status = feed.running(progress, Timestamp::now());
-        let room = feed.job().room_id.as_deref();
-        if let Err(error) = publish_status(&service.publisher, &service.names, &status, room).await
-        {
+        let status = feed.running(message, progress, Timestamp::now());
+        let told = publish_status(&service.publisher, &service.names, &status, envelope);
+        if let Err(error) = told.await {
             debug!(%error, task_id = status.task_id, "a progress event was not sent");
         }
         sleep_until(next).await;

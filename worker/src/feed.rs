@@ -1,8 +1,9 @@
 //! The sequence of a task's statuses, as its owner will see them. Pure.
 
-use bellhop_common::wire::{Job, Progress, Status, TaskError, TaskStatus, cut, next_rev};
+use bellhop_common::wire::{Progress, Status, TaskError, TaskStatus, cut, next_rev};
 use jiff::Timestamp;
 
+use crate::message::JobMessage;
 use crate::outcome::Outcome;
 
 /// An error travels to every window of its owner, and may quote what a producer sent: longer ones
@@ -13,29 +14,42 @@ const MAX_CODE_BYTES: usize = 64;
 /// Makes the statuses of one attempt, each with a higher `rev` than the last.
 #[derive(Debug)]
 pub(crate) struct Feed {
-    job: Job,
-    attempt: u32,
+    max_attempts: u32,
     rev: u64,
     progress: Option<Progress>,
 }
 
 impl Feed {
-    pub(crate) fn new(job: Job, attempt: u32) -> Self {
+    pub(crate) fn new(max_attempts: u32) -> Self {
         Self {
-            job,
-            attempt,
+            max_attempts,
             rev: 0,
             progress: None,
         }
     }
 
-    pub(crate) fn job(&self) -> &Job {
-        &self.job
+    /// It waits for its time.
+    pub(crate) fn scheduled(
+        &mut self,
+        message: &JobMessage,
+        due: Timestamp,
+        now: Timestamp,
+    ) -> TaskStatus {
+        TaskStatus {
+            attempt: 0,
+            next_attempt_at: Some(due),
+            ..self.status(message, Status::Scheduled, now)
+        }
     }
 
-    pub(crate) fn running(&mut self, progress: Option<Progress>, now: Timestamp) -> TaskStatus {
+    pub(crate) fn running(
+        &mut self,
+        message: &JobMessage,
+        progress: Option<Progress>,
+        now: Timestamp,
+    ) -> TaskStatus {
         self.keep(progress);
-        self.status(Status::Running, now)
+        self.status(message, Status::Running, now)
     }
 
     /// Takes note of a progress without telling it.
@@ -43,35 +57,52 @@ impl Feed {
         self.progress = progress.or(self.progress.take());
     }
 
-    /// The last progress stays with the end, so that a bar does not jump back.
-    pub(crate) fn ended(&mut self, outcome: &Outcome, now: Timestamp) -> TaskStatus {
-        match outcome {
-            Outcome::Done(result) => TaskStatus {
-                result: Some(result.clone()),
-                ..self.status(Status::Succeeded, now)
-            },
-            // Another attempt comes with the retries; until then a failure is final.
-            Outcome::Fail(error) | Outcome::Retry { error, .. } => TaskStatus {
-                error: Some(TaskError {
-                    code: cut(&error.code, MAX_CODE_BYTES).to_owned(),
-                    message: cut(&error.message, MAX_MESSAGE_BYTES).to_owned(),
-                }),
-                ..self.status(Status::Failed, now)
-            },
-            Outcome::Cancelled => self.status(Status::Cancelled, now),
+    /// The attempt failed, and another follows.
+    pub(crate) fn retrying(
+        &mut self,
+        message: &JobMessage,
+        error: &TaskError,
+        due: Timestamp,
+        now: Timestamp,
+    ) -> TaskStatus {
+        TaskStatus {
+            error: Some(shortened(error)),
+            next_attempt_at: Some(due),
+            ..self.status(message, Status::Retrying, now)
         }
     }
 
-    fn status(&mut self, status: Status, now: Timestamp) -> TaskStatus {
+    /// The last progress stays with the end, so that a bar does not jump back.
+    pub(crate) fn ended(
+        &mut self,
+        message: &JobMessage,
+        outcome: &Outcome,
+        now: Timestamp,
+    ) -> TaskStatus {
+        match outcome {
+            Outcome::Done(result) => TaskStatus {
+                result: Some(result.clone()),
+                ..self.status(message, Status::Succeeded, now)
+            },
+            Outcome::Fail(error) | Outcome::Retry { error, .. } => TaskStatus {
+                error: Some(shortened(error)),
+                ..self.status(message, Status::Failed, now)
+            },
+            Outcome::Cancelled => self.status(message, Status::Cancelled, now),
+        }
+    }
+
+    fn status(&mut self, message: &JobMessage, status: Status, now: Timestamp) -> TaskStatus {
         self.rev = next_rev(self.rev, now);
+        let job = &message.job;
         TaskStatus {
-            task_id: self.job.id.clone(),
-            kind: self.job.kind.clone(),
-            title: self.job.title.clone(),
-            user_id: self.job.user_id.clone(),
+            task_id: job.id.clone(),
+            kind: job.kind.clone(),
+            title: job.title.clone(),
+            user_id: job.user_id.clone(),
             status,
-            attempt: self.attempt,
-            max_attempts: 1,
+            attempt: message.attempt(),
+            max_attempts: self.max_attempts,
             rev: self.rev,
             progress: self.progress.clone(),
             error: None,
@@ -82,21 +113,34 @@ impl Feed {
     }
 }
 
+fn shortened(error: &TaskError) -> TaskError {
+    TaskError {
+        code: cut(&error.code, MAX_CODE_BYTES).to_owned(),
+        message: cut(&error.message, MAX_MESSAGE_BYTES).to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bellhop_common::amqp::Properties;
     use serde_json::json;
 
     fn now() -> Timestamp {
         "2026-01-15T10:30:00Z".parse().unwrap()
     }
 
+    fn message() -> JobMessage {
+        let body = br#"{"id": "t", "kind": "k", "user_id": "u"}"#;
+        JobMessage::read("default", body.to_vec(), Properties::default()).unwrap()
+    }
+
     #[test]
     fn rev_grows_and_the_last_progress_stays() {
-        let mut feed = Feed::new(Job::new("t", "k", json!({}), "u"), 1);
-        let first = feed.running(None, now());
-        let second = feed.running(Some(Progress::of(1, 2, "bytes")), now());
-        let end = feed.ended(&Outcome::Done(json!(1)), now());
+        let (mut feed, message) = (Feed::new(1), message());
+        let first = feed.running(&message, None, now());
+        let second = feed.running(&message, Some(Progress::of(1, 2, "bytes")), now());
+        let end = feed.ended(&message, &Outcome::Done(json!(1)), now());
         assert!(first.rev < second.rev && second.rev < end.rev);
         assert_eq!(end.progress, Some(Progress::of(1, 2, "bytes")));
         assert_eq!(
@@ -108,19 +152,26 @@ mod tests {
     #[test]
     fn every_outcome_has_its_status() {
         let error = TaskError::new("c", "m");
-        let retry = Outcome::Retry {
-            after: None,
-            error: error.clone(),
-        };
         for (outcome, status) in [
-            (Outcome::Fail(error), Status::Failed),
-            (retry, Status::Failed),
+            (Outcome::Fail(error.clone()), Status::Failed),
             (Outcome::Cancelled, Status::Cancelled),
         ] {
-            let mut feed = Feed::new(Job::new("t", "k", json!({}), "u"), 1);
-            let end = feed.ended(&outcome, now());
+            let end = Feed::new(1).ended(&message(), &outcome, now());
             assert_eq!(end.status, status);
             assert_eq!(end.error.is_some(), status == Status::Failed);
         }
+        let retrying = Feed::new(3).retrying(&message(), &error, now(), now());
+        assert_eq!(retrying.status, Status::Retrying);
+        assert_eq!((retrying.attempt, retrying.max_attempts), (1, 3));
+        assert_eq!(retrying.next_attempt_at, Some(now()));
+    }
+
+    #[test]
+    fn a_scheduled_job_has_not_been_tried() {
+        let scheduled = Feed::new(3).scheduled(&message(), now(), now());
+        assert_eq!(
+            (scheduled.attempt, scheduled.status),
+            (0, Status::Scheduled)
+        );
     }
 }

@@ -2,148 +2,138 @@
 //!
 //! When the connection breaks, the broker requeues what we had, while we go on running it. The
 //! redelivered message is then matched with the run by the job's id: the run takes over the new
-//! receipt. A job that ended while the broker was away is settled when its message returns.
+//! receipt. What ended while the broker was away is found in the [ledger](crate::ledger).
+//!
+//! A job's next message, for another attempt say, may arrive before its predecessor is let go: the
+//! two are told apart by their hop.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bellhop_common::amqp::Receipt;
+use tokio_util::sync::CancellationToken;
 
-/// How many ended jobs are remembered, and for how long. A redelivery that comes later runs the job
-/// again. A message whose acknowledgement was lost returns as soon as the broker has noticed the
-/// lost connection; much later it is somebody's replay, redelivered because another worker died.
-const REMEMBERED: usize = 10_000;
-const REMEMBERED_FOR: Duration = Duration::from_mins(10);
+use crate::message::JobMessage;
 
 /// What a delivery turns out to be.
 #[derive(Debug)]
 pub(crate) enum Arrival {
-    /// Run it.
-    New,
-    /// It is running here, and its run now holds this receipt.
+    /// Run it, unless this token says to end it.
+    New(CancellationToken),
+    /// It is in hand here, and its run now holds this receipt.
     Adopted,
-    /// The same job was published twice and is running; this copy can go.
+    /// The same job was published twice and is in hand; this copy can go.
     Duplicate(Receipt),
-    /// It ended here; only the acknowledgement was lost.
-    Ended(Receipt),
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct InHand {
-    jobs: Mutex<Jobs>,
+    jobs: Mutex<HashMap<MessageKey, Held>>,
 }
 
-#[derive(Debug, Default)]
-struct Jobs {
-    running: HashMap<String, Receipt>,
-    ended: Ended,
-}
+/// A job's id and its message's hop.
+type MessageKey = (String, u32);
 
-/// The newest ended jobs, oldest first.
-#[derive(Debug, Default)]
-struct Ended {
-    order: VecDeque<String>,
-    /// When each ended last, and how often it stands in `order`.
-    seen: HashMap<String, (Instant, usize)>,
+#[derive(Debug)]
+struct Held {
+    /// Absent while a renewed message is under way.
+    receipt: Option<Receipt>,
+    received: Instant,
+    user_id: String,
+    cancel: CancellationToken,
 }
 
 impl InHand {
     /// A delivery arrived.
     pub(crate) fn arrived(
         &self,
-        id: &str,
+        message: &JobMessage,
         redelivered: bool,
         receipt: Receipt,
         now: Instant,
     ) -> Arrival {
-        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(held) = jobs.running.get_mut(id) {
-            // A redelivery is the message of this run; a first delivery is another message.
-            if !redelivered {
-                return Arrival::Duplicate(receipt);
+        match self.lock().entry(key(message)) {
+            Entry::Occupied(mut held) => {
+                let held = held.get_mut();
+                // A redelivery is the message of this run, and so is the one it waits for. Any
+                // other is another message.
+                if !redelivered && held.receipt.is_some() {
+                    return Arrival::Duplicate(receipt);
+                }
+                held.receipt = Some(receipt);
+                held.received = now;
+                Arrival::Adopted
             }
-            *held = receipt;
-            return Arrival::Adopted;
-        }
-        // Only a redelivery: a new message with an old id is a replay that somebody asked for.
-        if redelivered && jobs.ended.contains(id, now) {
-            return Arrival::Ended(receipt);
-        }
-        jobs.running.insert(id.to_owned(), receipt);
-        Arrival::New
-    }
-
-    /// A job ended and its outcome is kept by the broker. The receipt to settle, if it still is
-    /// in hand.
-    pub(crate) fn ended(&self, id: &str, now: Instant) -> Option<Receipt> {
-        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        jobs.ended.push(id, now);
-        jobs.running.remove(id)
-    }
-
-    /// A job is given up unfinished.
-    pub(crate) fn abandoned(&self, id: &str) -> Option<Receipt> {
-        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        jobs.running.remove(id)
-    }
-}
-
-impl Ended {
-    fn contains(&self, id: &str, now: Instant) -> bool {
-        self.seen
-            .get(id)
-            .is_some_and(|(at, _)| now.duration_since(*at) < REMEMBERED_FOR)
-    }
-
-    fn push(&mut self, id: &str, now: Instant) {
-        self.order.push_back(id.to_owned());
-        let seen = self.seen.entry(id.to_owned()).or_insert((now, 0));
-        *seen = (now, seen.1 + 1);
-        if self.order.len() <= REMEMBERED {
-            return;
-        }
-        let Some(oldest) = self.order.pop_front() else {
-            return;
-        };
-        if let Some((_, times)) = self.seen.get_mut(&oldest) {
-            *times -= 1;
-            if *times == 0 {
-                self.seen.remove(&oldest);
+            Entry::Vacant(place) => {
+                let cancel = CancellationToken::new();
+                place.insert(Held {
+                    receipt: Some(receipt),
+                    received: now,
+                    user_id: message.job.user_id.clone(),
+                    cancel: cancel.clone(),
+                });
+                Arrival::New(cancel)
             }
         }
     }
+
+    /// A job is done with, or given up. The receipt to settle, if it still is in hand.
+    pub(crate) fn let_go(&self, message: &JobMessage) -> Option<Receipt> {
+        self.lock().remove(&key(message))?.receipt
+    }
+
+    /// Whether somebody else may have the job's message by now.
+    pub(crate) fn may_be_elsewhere(&self, message: &JobMessage) -> bool {
+        let jobs = self.lock();
+        let receipt = jobs
+            .get(&key(message))
+            .and_then(|held| held.receipt.as_ref());
+        !receipt.is_some_and(Receipt::is_valid)
+    }
+
+    /// Asks a job to end; whether it is in hand and of this user.
+    pub(crate) fn cancel(&self, id: &str, user_id: Option<&str>) -> bool {
+        let jobs = self.lock();
+        let held = jobs.iter().filter(|((held_id, _), held)| {
+            held_id == id && user_id.is_none_or(|user| user == held.user_id)
+        });
+        let tokens: Vec<_> = held.map(|(_, held)| held.cancel.clone()).collect();
+        drop(jobs);
+        for token in &tokens {
+            token.cancel();
+        }
+        !tokens.is_empty()
+    }
+
+    /// When a job's message will have been held for `limit`; `None` if it has been.
+    pub(crate) fn renewal(
+        &self,
+        message: &JobMessage,
+        limit: Duration,
+        now: Instant,
+    ) -> Option<Instant> {
+        let jobs = self.lock();
+        let held = jobs.get(&key(message))?;
+        Some(held.received + limit).filter(|due| *due > now)
+    }
+
+    /// The message of a running job is replaced by its next one, which is under way; the receipt
+    /// of the old one.
+    pub(crate) fn renewed(&self, message: &JobMessage) -> Option<Receipt> {
+        let mut jobs = self.lock();
+        let mut held = jobs.remove(&key(message))?;
+        let receipt = held.receipt.take();
+        jobs.insert((message.job.id.clone(), message.hop() + 1), held);
+        receipt
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<MessageKey, Held>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_newest_ended_jobs_are_remembered_and_no_more() {
-        let (mut ended, now) = (Ended::default(), Instant::now());
-        ended.push("twice", now);
-        for n in 0..REMEMBERED - 1 {
-            ended.push(&n.to_string(), now);
-        }
-        assert!(ended.contains("twice", now));
-        ended.push("twice", now);
-        assert!(
-            ended.contains("twice", now),
-            "the first of two left, the second stays"
-        );
-        ended.push("one more", now);
-        assert!(!ended.contains("0", now));
-        assert!(ended.contains("twice", now));
-        assert_eq!(ended.order.len(), REMEMBERED);
-        assert!(ended.seen.len() <= REMEMBERED);
-    }
-
-    #[test]
-    fn an_ended_job_is_forgotten_after_a_while() {
-        let (mut ended, now) = (Ended::default(), Instant::now());
-        ended.push("t", now);
-        assert!(ended.contains("t", now + REMEMBERED_FOR / 2));
-        assert!(!ended.contains("t", now + REMEMBERED_FOR));
-    }
+fn key(message: &JobMessage) -> MessageKey {
+    (message.job.id.clone(), message.hop())
 }

@@ -1,33 +1,42 @@
-//! From a delivery to its end: decode → run → settle.
+//! From a delivery to a visit: what it is, and whether it is in hand already.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use bellhop_common::amqp::{Delivery, Receipt};
-use bellhop_common::wire::{Job, JobProperties, TaskError};
 use jiff::Timestamp;
-use metrics::{Gauge, counter, gauge, histogram};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tracing::{info, warn};
+use metrics::counter;
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
 
-use crate::execution::{self, End};
-use crate::feed::Feed;
 use crate::in_hand::Arrival;
+use crate::message::{JobMessage, Unreadable};
 use crate::metric;
-use crate::outcome::Outcome;
 use crate::service::Service;
-use crate::settle::{Buried, Letter, OutOfTime, acknowledge, bury, settle_receipt, tell_end};
+use crate::settle::{OutOfTime, acknowledge, bury, reject};
+use crate::visit::Visit;
 
-/// Takes a queue's deliveries until the worker stops, running as many at once as `places` has.
+/// A queue that this worker serves.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    /// Its short name.
+    pub(crate) queue: String,
+    /// Its index among those that share the places.
+    pub(crate) index: usize,
+    /// Whether its jobs come from other queues, because they came back too often.
+    pub(crate) is_quarantine: bool,
+}
+
+/// Takes a queue's deliveries until the worker stops. The prefetch says how many there are at once.
 pub(crate) async fn take(
     service: Arc<Service>,
-    queue: String,
-    concurrency: u16,
+    lane: Arc<Lane>,
     mut deliveries: mpsc::Receiver<Delivery>,
 ) {
-    // The prefetch holds new jobs back already; but after a lost connection the broker sends as
-    // many again while the old ones still run.
-    let places = Arc::new(Semaphore::new(usize::from(concurrency)));
+    tokio::select! {
+        () = service.orders.caught_up() => {}
+        () = service.stop.cancelled() => return,
+    }
     loop {
         let delivery = tokio::select! {
             // Stopping wins: a job not begun is better handed to another worker.
@@ -36,49 +45,11 @@ pub(crate) async fn take(
             delivery = deliveries.recv() => delivery,
         };
         let Some(delivery) = delivery else { return };
-        let Some((job, letter, receipt, redelivered)) = read(&service, &queue, delivery) else {
-            continue;
-        };
-        let now = Instant::now();
-        match service.in_hand.arrived(&job.id, redelivered, receipt, now) {
-            Arrival::Adopted => info!(task_id = job.id, "still running it, the message is back"),
-            Arrival::Duplicate(receipt) => {
-                warn!(
-                    task_id = job.id,
-                    "the job was published twice, dropping the copy"
-                );
-                acknowledge(receipt, &job.id).await;
-            }
-            Arrival::Ended(receipt) => {
-                info!(task_id = job.id, "it ended already, the message is back");
-                acknowledge(receipt, &job.id).await;
-            }
-            Arrival::New => {
-                let place = tokio::select! {
-                    biased;
-                    () = service.stop.cancelled() => {
-                        // Unsettled: it goes back to its queue when the connection closes.
-                        drop(service.in_hand.abandoned(&job.id));
-                        return;
-                    }
-                    place = Arc::clone(&places).acquire_owned() => place,
-                };
-                // The semaphore is never closed.
-                let Ok(place) = place else { return };
-                let (service, queue) = (Arc::clone(&service), queue.clone());
-                let tracker = service.tracker.clone();
-                tracker.spawn(async move { work(&service, &queue, job, letter, place).await });
-            }
-        }
+        take_one(&service, &lane, delivery).await;
     }
 }
 
-/// The job in a delivery. A message that is none is on its way to the dead letters.
-fn read(
-    service: &Arc<Service>,
-    queue: &str,
-    delivery: Delivery,
-) -> Option<(Job, Letter, Receipt, bool)> {
+async fn take_one(service: &Arc<Service>, lane: &Arc<Lane>, delivery: Delivery) {
     let Delivery {
         body,
         redelivered,
@@ -86,154 +57,58 @@ fn read(
         receipt,
         ..
     } = delivery;
-    let stand_ins = JobProperties {
-        message_id: properties.message_id.clone(),
-        kind: properties.kind.clone(),
-        priority: properties.priority,
+    let message = match JobMessage::read(&lane.queue, body, properties) {
+        Ok(message) if lane.is_quarantine => message.home(),
+        Ok(message) => message,
+        Err(unreadable) => {
+            let owned = Arc::clone(service);
+            let burying = async move { give_up(&owned, *unreadable, receipt).await };
+            service.tracker.spawn(burying);
+            return;
+        }
     };
-    let parsed = Job::parse(&body, &stand_ins);
-    let letter = Letter::new(body, properties);
-    match parsed {
-        Ok(job) => Some((job, letter, receipt, redelivered)),
-        Err(error) => {
-            let error = TaskError::new("unreadable", error.to_string());
-            let (service, queue) = (Arc::clone(service), queue.to_owned());
-            let tracker = service.tracker.clone();
-            tracker.spawn(async move {
-                unreadable(&service, &queue, letter, error, receipt).await;
+    let (id, now) = (&message.job.id, Instant::now());
+    match service.in_hand.arrived(&message, redelivered, receipt, now) {
+        Arrival::Adopted => info!(task_id = id, "still at it, the message is back"),
+        Arrival::Duplicate(receipt) => {
+            warn!(
+                task_id = id,
+                "the job was published twice, dropping the copy"
+            );
+            acknowledge(receipt, id).await;
+        }
+        Arrival::New(cancel) => {
+            let (owned, lane) = (Arc::clone(service), Arc::clone(lane));
+            let in_doubt = redelivered || message.is_suspect();
+            let visit = Visit {
+                lane,
+                cancel,
+                in_doubt,
+            };
+            service.tracker.spawn(async move {
+                let mut message = message;
+                if visit.work(&owned, &mut message).await.is_err() {
+                    // Unsettled: it goes back to its queue when the connection closes.
+                    drop(owned.in_hand.let_go(&message));
+                    debug!(task_id = message.job.id, "the job goes back to its queue");
+                }
             });
-            None
         }
     }
 }
 
-async fn unreadable(
-    service: &Service,
-    queue: &str,
-    letter: Letter,
-    error: TaskError,
-    receipt: Receipt,
-) {
+async fn give_up(service: &Service, unreadable: Unreadable, receipt: Receipt) {
+    let queue = unreadable.queue.clone();
+    let error = unreadable.error.to_string();
     warn!(
         queue,
-        error = error.message,
-        "an unreadable message goes to the dead letters"
+        error, "an unreadable message goes to the dead letters"
     );
-    counter!(metric::UNREADABLE, "queue" => queue.to_owned()).increment(1);
-    if let Ok(buried) = bury(service, queue, letter, &error).await {
-        settle_receipt(receipt, &buried, "unreadable").await;
+    counter!(metric::UNREADABLE, "queue" => queue.clone()).increment(1);
+    let letter = unreadable.dead(Timestamp::now());
+    match bury(service, &queue, &letter).await {
+        Ok(Ok(())) => acknowledge(receipt, "unreadable").await,
+        Ok(Err(_)) => reject(receipt, "unreadable").await,
+        Err(OutOfTime) => {}
     }
-}
-
-/// Counts a job as running until dropped.
-struct Running(Gauge);
-
-impl Running {
-    fn begin(queue: &str) -> Self {
-        let running = gauge!(metric::RUNNING, "queue" => queue.to_owned());
-        running.increment(1.0);
-        Self(running)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.decrement(1.0);
-    }
-}
-
-async fn work(
-    service: &Service,
-    queue: &str,
-    job: Job,
-    letter: Letter,
-    place: OwnedSemaphorePermit,
-) {
-    let _running = Running::begin(queue);
-    let (began, attempt) = (Instant::now(), letter.attempt());
-    let task_id = job.id.clone();
-    let mut feed = Feed::new(job, attempt);
-    let handler = service.registry.get(&feed.job().kind);
-    // Of unknown kinds there may be any number; a metric must not have as many labels.
-    let kind = match handler {
-        Some(_) => feed.job().kind.clone(),
-        None => "unknown".to_owned(),
-    };
-    let end = match handler {
-        _ if letter.redeliveries() >= service.config.jobs.max_redeliveries => {
-            End::Outcome(lost_too_often(letter.redeliveries()))
-        }
-        Some(handler) => execution::run(service, &mut feed, handler, attempt).await,
-        None => End::Outcome(unknown_kind(service, &feed.job().kind)),
-    };
-    match end {
-        End::Outcome(outcome) => {
-            let taken = began.elapsed();
-            let settled = settle(service, queue, &mut feed, letter, &outcome).await;
-            let Ok(outcome_name) = settled else {
-                warn!(
-                    task_id,
-                    "its end could not be told in time; the job will run again"
-                );
-                return;
-            };
-            info!(
-                task_id,
-                kind = feed.job().kind,
-                user_id = feed.job().user_id,
-                outcome = outcome_name,
-                ms = u64::try_from(taken.as_millis()).unwrap_or(u64::MAX),
-                "job ended"
-            );
-            counter!(metric::JOBS, "kind" => kind.clone(), "outcome" => outcome_name).increment(1);
-            histogram!(metric::SECONDS, "kind" => kind).record(taken);
-        }
-        End::Abandoned => {
-            warn!(task_id, "out of time, the job goes back to its queue");
-            counter!(metric::JOBS, "kind" => kind, "outcome" => "abandoned").increment(1);
-            if let Some(receipt) = service.in_hand.abandoned(&task_id)
-                && let Err(error) = receipt.requeue().await
-            {
-                warn!(%error, task_id, "the job could not be handed back; the broker will notice");
-            }
-        }
-    }
-    drop(place);
-}
-
-/// In this order, because a crash in between repeats what came before, and every repeat is
-/// harmless: the dead letter, the owner's event, the acknowledgement.
-async fn settle(
-    service: &Service,
-    queue: &str,
-    feed: &mut Feed,
-    letter: Letter,
-    outcome: &Outcome,
-) -> Result<&'static str, OutOfTime> {
-    let status = feed.ended(outcome, Timestamp::now());
-    let mut buried = Buried::WithReason;
-    if let Some(error) = &status.error {
-        buried = bury(service, queue, letter, error).await?;
-    }
-    tell_end(service, &status, feed.job().room_id.as_deref()).await?;
-    if let Some(receipt) = service.in_hand.ended(&status.task_id, Instant::now()) {
-        settle_receipt(receipt, &buried, &status.task_id).await;
-    }
-    Ok(status.status.as_str())
-}
-
-fn unknown_kind(service: &Service, kind: &str) -> Outcome {
-    let known: Vec<_> = service.registry.kinds().collect();
-    Outcome::fail(
-        "unknown_kind",
-        format!(
-            "this worker has no handler for `{kind}`; it knows: {}",
-            known.join(", ")
-        ),
-    )
-}
-
-fn lost_too_often(times: u32) -> Outcome {
-    let message = format!("its worker died or lost the broker {times} times while running it");
-    Outcome::fail("worker_lost", message)
 }

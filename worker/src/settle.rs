@@ -1,14 +1,16 @@
 //! Settling: the outcome is with the broker before the job is acknowledged.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bellhop_common::amqp::{Message, Properties, PublishError, Receipt, Route};
+use bellhop_common::amqp::{Message, PublishError, Receipt, Route, Topology};
 use bellhop_common::backoff::{Backoff, jitter};
-use bellhop_common::enqueue::{StatusError, publish_status};
-use bellhop_common::wire::{TaskError, TaskStatus, cut, header};
+use bellhop_common::enqueue::{Envelope, StatusError, give_order, publish_status};
+use bellhop_common::wire::{Order, TaskStatus};
 use jiff::Timestamp;
 use tracing::{debug, error, warn};
 
+use crate::message::{Again, JobMessage};
 use crate::service::Service;
 
 /// Between two attempts to hand an outcome over.
@@ -17,108 +19,76 @@ const RETRY: Backoff = Backoff {
     cap: Duration::from_secs(10),
 };
 
-/// AMQP headers share one frame with the properties; a long error is cut.
-const MAX_ERROR_BYTES: usize = 1024;
-
-/// What a dead letter keeps of its message.
-#[derive(Debug, Clone)]
-pub(crate) struct Letter {
-    body: Vec<u8>,
-    properties: Properties,
-}
-
-impl Letter {
-    pub(crate) fn new(body: Vec<u8>, properties: Properties) -> Self {
-        Self { body, properties }
-    }
-
-    /// Which attempt the delivery is, by our own header: the broker's counters do not survive a
-    /// republish.
-    pub(crate) fn attempt(&self) -> u32 {
-        self.number(header::ATTEMPT).unwrap_or(1).max(1)
-    }
-
-    /// How often the broker delivered it before without an answer.
-    pub(crate) fn redeliveries(&self) -> u32 {
-        self.number("x-delivery-count").unwrap_or(0)
-    }
-
-    fn number(&self, name: &str) -> Option<u32> {
-        self.properties.headers.get(name)?.parse().ok()
-    }
-
-    fn into_message(self, queue: &str, error: &TaskError, now: Timestamp) -> Message {
-        let attempt = self.attempt();
-        let mut headers = self.properties.headers_to_keep();
-        let message = cut(&error.message, MAX_ERROR_BYTES);
-        for (name, value) in [
-            (header::ATTEMPT, attempt.to_string()),
-            (header::REASON, error.code.clone()),
-            (header::ERROR, message.to_owned()),
-            (header::QUEUE, queue.to_owned()),
-            (header::DIED_AT, now.to_string()),
-        ] {
-            headers.insert(name.to_owned(), value);
-        }
-        Message {
-            body: self.body,
-            id: self.properties.message_id,
-            kind: self.properties.kind,
-            headers,
-            persistent: true,
-            ..Message::default()
-        }
-    }
-}
-
 /// The worker had no more time to hand an outcome over; its message goes back unsettled.
 #[derive(Debug)]
 pub(crate) struct OutOfTime;
 
-/// Where a dead letter is.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Buried {
-    /// With its reason, and its message can be acknowledged.
-    WithReason,
-    /// Nowhere yet: it is too large to be published again. Its message must be rejected, which
-    /// moves it as it is.
-    OnlyByReject,
+/// An outcome that the broker has, or will never take.
+pub(crate) type Placed = Result<Result<(), PublishError>, OutOfTime>;
+
+/// Puts the successor of a message into the delay ladder.
+pub(crate) async fn place(service: &Service, message: &JobMessage, again: &Again) -> Placed {
+    let delayed = message.again(again, Timestamp::now());
+    if let Some(level) = delayed.level {
+        raise_ladder(service, level).await?;
+    }
+    let exchange = service.names.delay();
+    let route = Route {
+        exchange: &exchange,
+        key: &delayed.key,
+        mandatory: true,
+    };
+    persevere(service, "a delayed job", || {
+        service.publisher.publish(route, &delayed.message)
+    })
+    .await
 }
 
-/// Puts a message into the dead letters; tries until the broker has it.
-pub(crate) async fn bury(
-    service: &Service,
-    queue: &str,
-    letter: Letter,
-    error: &TaskError,
-) -> Result<Buried, OutOfTime> {
-    let message = letter.into_message(queue, error, Timestamp::now());
+/// Makes sure that the ladder is high enough. Most systems never need the upper rungs.
+async fn raise_ladder(service: &Service, level: u8) -> Result<(), OutOfTime> {
+    let height = level + 1;
+    if service.ladder_height.load(Ordering::SeqCst) >= height {
+        return Ok(());
+    }
+    let rungs = Topology::ladder(&service.names, level);
+    let raised = persevere(service, "the delay ladder", || {
+        service.publisher.declare(&rungs)
+    });
+    // No error is permanent here: those are about messages.
+    if raised.await?.is_ok() {
+        service.ladder_height.fetch_max(height, Ordering::SeqCst);
+    }
+    Ok(())
+}
+
+/// Puts a message into the dead letters.
+pub(crate) async fn bury(service: &Service, queue: &str, message: &Message) -> Placed {
     let exchange = service.names.dead();
     let route = Route {
         exchange: &exchange,
         key: queue,
         mandatory: true,
     };
-    let placed = persevere(service, "the dead letter", || {
-        service.publisher.publish(route, &message)
-    });
-    Ok(match placed.await? {
-        Ok(()) => Buried::WithReason,
-        Err(error) => {
-            warn!(%error, "the message goes to the dead letters without its reason");
-            Buried::OnlyByReject
-        }
+    persevere(service, "the dead letter", || {
+        service.publisher.publish(route, message)
     })
+    .await
 }
 
-/// Tells the owner the end; tries until the broker has it.
+/// Tells the owner the end.
 pub(crate) async fn tell_end(
     service: &Service,
+    message: &JobMessage,
     status: &TaskStatus,
-    room: Option<&str>,
 ) -> Result<(), OutOfTime> {
-    let placed = persevere(service, "the final event", || async {
-        match publish_status(&service.publisher, &service.names, status, room).await {
+    let envelope = Envelope {
+        room: message.job.room_id.as_deref(),
+        id: Some(message.end_id()),
+        settled: Some(message.settlement()),
+        traceparent: message.traceparent(),
+    };
+    let told = persevere(service, "the final event", || async {
+        match publish_status(&service.publisher, &service.names, status, envelope).await {
             Ok(()) => Ok(()),
             Err(StatusError::Publish(error)) => Err(error),
             // No repetition mends these; the job's end does not depend on them.
@@ -132,22 +102,62 @@ pub(crate) async fn tell_end(
             }
         }
     });
-    if let Err(error) = placed.await? {
+    if let Err(error) = told.await? {
         error!(%error, task_id = status.task_id, "the owner cannot be told");
     }
     Ok(())
 }
 
-/// Settles according to where the dead letter is, if there is one.
-pub(crate) async fn settle_receipt(receipt: Receipt, buried: &Buried, task_id: &str) {
-    match buried {
-        Buried::WithReason => acknowledge(receipt, task_id).await,
-        Buried::OnlyByReject => {
-            if let Err(error) = receipt.reject().await {
-                debug!(%error, task_id, "the rejection was lost; the message will return");
-            }
-        }
+/// Tells the owner something on the way, as well as can be.
+pub(crate) async fn tell(service: &Service, message: &JobMessage, status: &TaskStatus) {
+    let envelope = Envelope {
+        room: message.job.room_id.as_deref(),
+        traceparent: message.traceparent(),
+        ..Envelope::default()
+    };
+    let told = publish_status(&service.publisher, &service.names, status, envelope);
+    if let Err(error) = told.await {
+        debug!(%error, task_id = status.task_id, "a status was not sent");
     }
+}
+
+/// Answers whoever waits for the result in a queue of its own. Nobody may be there any more.
+pub(crate) async fn reply(
+    service: &Service,
+    message: &JobMessage,
+    status: &TaskStatus,
+) -> Result<(), OutOfTime> {
+    let Some((queue, correlation_id)) = message.reply_to() else {
+        return Ok(());
+    };
+    let answer = Message {
+        // A status was JSON before.
+        body: serde_json::to_vec(status).unwrap_or_default(),
+        id: Some(message.end_id().to_string()),
+        correlation_id: correlation_id.map(str::to_owned),
+        persistent: true,
+        ..Message::default()
+    };
+    let route = Route {
+        exchange: "",
+        key: queue,
+        mandatory: false,
+    };
+    let answered = persevere(service, "the answer", || {
+        service.publisher.publish(route, &answer)
+    });
+    if let Err(error) = answered.await? {
+        warn!(%error, task_id = status.task_id, "the answer cannot be sent");
+    }
+    Ok(())
+}
+
+/// Gives an order to all workers.
+pub(crate) async fn order(service: &Service, order: &Order) -> Placed {
+    persevere(service, "an order", || {
+        give_order(&service.publisher, &service.names, order)
+    })
+    .await
 }
 
 /// Acknowledges. A failure only means that the message returns, and is recognised then.
@@ -157,14 +167,21 @@ pub(crate) async fn acknowledge(receipt: Receipt, task_id: &str) {
     }
 }
 
+/// Sends a message to the dead letters as it is: it is too large to be published again.
+pub(crate) async fn reject(receipt: Receipt, task_id: &str) {
+    if let Err(error) = receipt.reject().await {
+        debug!(%error, task_id, "the rejection was lost; the message will return");
+    }
+}
+
 /// Tries until the broker has it, or has an error that no repetition mends.
-async fn persevere<F>(
+pub(crate) async fn persevere<T, F>(
     service: &Service,
     what: &str,
     attempt: impl Fn() -> F,
-) -> Result<Result<(), PublishError>, OutOfTime>
+) -> Result<Result<T, PublishError>, OutOfTime>
 where
-    F: Future<Output = Result<(), PublishError>>,
+    F: Future<Output = Result<T, PublishError>>,
 {
     let trying = async {
         let mut failures = 0;
@@ -182,42 +199,5 @@ where
     tokio::select! {
         placed = trying => Ok(placed),
         () = service.abandon.cancelled() => Err(OutOfTime),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_dead_letter_carries_its_reason_and_what_it_came_with() {
-        let headers = [
-            ("traceparent", "00-ab"),
-            ("x-delivery-count", "12"),
-            ("x-death", "much"),
-        ];
-        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let properties = Properties {
-            message_id: Some("t1".into()),
-            kind: Some("k".into()),
-            headers: headers.into(),
-            ..Properties::default()
-        };
-        let letter = Letter::new(b"{}".to_vec(), properties);
-        assert_eq!(letter.redeliveries(), 12);
-        let now = "2026-01-15T10:30:00Z".parse().unwrap();
-        let error = TaskError::new("exit_3", "ü".repeat(2000));
-        let message = letter.into_message("default", &error, now);
-        assert_eq!(message.headers["traceparent"], "00-ab");
-        assert!(
-            !message.headers.contains_key("x-delivery-count"),
-            "a replay starts afresh"
-        );
-        assert_eq!(message.headers["x-bellhop-reason"], "exit_3");
-        assert_eq!(message.headers["x-bellhop-queue"], "default");
-        assert_eq!(message.headers["x-bellhop-attempt"], "1");
-        assert_eq!(message.headers["x-bellhop-died-at"], "2026-01-15T10:30:00Z");
-        assert_eq!(message.headers["x-bellhop-error"].len(), MAX_ERROR_BYTES);
-        assert!(message.persistent);
     }
 }

@@ -8,6 +8,7 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm
 use tokio::runtime::Handle;
 
 use super::publisher::{Message, PublishError, Route};
+use super::topology::Topology;
 
 /// How many `mandatory` messages may be under way at once, each on a channel of its own: lapin gives
 /// a returned message to whichever confirm of the channel comes next, so that two on one channel
@@ -41,6 +42,12 @@ impl Channels {
     /// Whether the connection and the shared channel still take messages.
     pub(super) fn are_sound(&self) -> bool {
         self.connection.status().connected() && self.shared.status().connected()
+    }
+
+    /// On a channel of its own, because a refusal closes it.
+    pub(super) async fn declare(&self, topology: &Topology) -> lapin::Result<()> {
+        let channel = self.connection.create_channel().await?;
+        topology.declare(&channel).await
     }
 
     pub(super) async fn send(

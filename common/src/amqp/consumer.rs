@@ -1,7 +1,7 @@
 //! Consuming: several queues over one supervised connection.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -27,7 +27,7 @@ use crate::telemetry::Component;
 const LIVENESS_CHECK: Duration = Duration::from_secs(1);
 
 /// Which queue to consume.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Source {
     /// A durable queue of the topology.
     Queue(String),
@@ -43,13 +43,53 @@ pub enum Source {
         /// Beyond this the broker drops the oldest messages: we are too slow to be of use.
         max_bytes: u32,
     },
+    /// A stream of the topology; other readers have all of its messages too.
+    Stream {
+        /// Its name.
+        name: String,
+        /// Where to read on; a new connection goes on where the last one ended.
+        position: Arc<StreamPosition>,
+    },
+}
+
+/// The offset of the message that is read next.
+#[derive(Debug)]
+pub struct StreamPosition(Mutex<Option<u64>>);
+
+impl StreamPosition {
+    /// From this offset on, or what comes next if the stream has forgotten it.
+    #[must_use]
+    pub fn at(offset: u64) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Some(offset))))
+    }
+
+    /// The last piece of the stream, whatever its size: to learn where its end is.
+    #[must_use]
+    pub fn last() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(None)))
+    }
+
+    fn spec(&self) -> AMQPValue {
+        match *self.lock() {
+            Some(offset) => AMQPValue::LongLongInt(i64::try_from(offset).unwrap_or(i64::MAX)),
+            None => AMQPValue::LongString("last".into()),
+        }
+    }
+
+    fn passed(&self, offset: u64) {
+        *self.lock() = Some(offset + 1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Source {
     /// The queue's name, as far as it is known before it is declared.
     fn name(&self) -> &str {
         match self {
-            Self::Queue(name) => name,
+            Self::Queue(name) | Self::Stream { name, .. } => name,
             Self::Own { stem, .. } => stem,
         }
     }
@@ -64,6 +104,22 @@ pub struct Subscription {
     pub prefetch: u16,
     /// Where they go. Its bound holds the broker back, too.
     pub deliveries: mpsc::Sender<Delivery>,
+    /// Among the consumers of a queue, those of the highest priority get its messages as long as
+    /// they have room.
+    pub priority: i32,
+}
+
+impl Subscription {
+    /// A subscription of the usual priority.
+    #[must_use]
+    pub fn new(source: Source, prefetch: u16, deliveries: mpsc::Sender<Delivery>) -> Self {
+        Self {
+            source,
+            prefetch,
+            deliveries,
+            priority: 0,
+        }
+    }
 }
 
 /// Owns the connection that consumes.
@@ -108,12 +164,19 @@ impl Consumer {
     }
 
     /// Closes the connection and waits for it; what is not settled goes back to its queue.
-    pub async fn close(self) {
+    pub async fn close(mut self) {
         self.stop_intake.cancel();
         self.stop.cancel();
-        if let Err(error) = self.task.await {
+        if let Err(error) = (&mut self.task).await {
             warn!(%error, "the consumer's task ended badly");
         }
+    }
+}
+
+/// A consumer that nobody holds any more closes by itself.
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.stop.cancel();
     }
 }
 
@@ -129,6 +192,7 @@ impl ConsumeSession {
         &self,
         connection: &Connection,
         pumps: &mut JoinSet<SessionError>,
+        alive: &Arc<()>,
     ) -> Result<Vec<(Channel, Uuid)>, SessionError> {
         let declaring = async {
             let channel = connection.create_channel().await?;
@@ -141,7 +205,17 @@ impl ConsumeSession {
             let step = format!("consume {}", subscription.source.name());
             let subscribing = subscribe(connection, subscription, tag);
             let (channel, queue, consumer) = in_time(self.limit, step, subscribing).await?;
-            pumps.spawn(pump(queue, consumer, subscription.deliveries.clone()));
+            let position = match &subscription.source {
+                Source::Stream { position, .. } => Some(Arc::clone(position)),
+                Source::Queue(_) | Source::Own { .. } => None,
+            };
+            pumps.spawn(pump(
+                queue,
+                consumer,
+                subscription.deliveries.clone(),
+                position,
+                Arc::downgrade(alive),
+            ));
             consumers.push((channel, tag));
         }
         Ok(consumers)
@@ -162,6 +236,8 @@ impl ConsumeSession {
         health: &Component,
     ) -> Result<Infallible, SessionError> {
         let mut events = Box::pin(connection.events_listener());
+        // Goes with the session, by which a receipt knows that its connection is gone.
+        let alive = Arc::new(());
         // Dropped with the session, which aborts every pump.
         let mut pumps = JoinSet::new();
         // After a loss during the drain there is nothing more to take, and nothing to settle: the
@@ -169,7 +245,7 @@ impl ConsumeSession {
         let mut taking = !self.stop_intake.is_cancelled();
         let mut consumers = Vec::new();
         if taking {
-            consumers = self.subscribe_all(connection, &mut pumps).await?;
+            consumers = self.subscribe_all(connection, &mut pumps, &alive).await?;
             health.up();
         }
         let mut liveness = interval(LIVENESS_CHECK);
@@ -210,7 +286,7 @@ async fn subscribe(
         .basic_qos(subscription.prefetch, BasicQosOptions::default())
         .await?;
     let queue = match &subscription.source {
-        Source::Queue(name) => name.clone(),
+        Source::Queue(name) | Source::Stream { name, .. } => name.clone(),
         Source::Own {
             stem,
             exchange,
@@ -240,7 +316,14 @@ async fn subscribe(
         }
     };
     let (tag, options) = (tag.to_string(), BasicConsumeOptions::default());
-    let arguments = FieldTable::default();
+    let mut arguments = FieldTable::default();
+    if let Source::Stream { position, .. } = &subscription.source {
+        arguments.insert("x-stream-offset".into(), position.spec());
+    }
+    if subscription.priority != 0 {
+        let priority = AMQPValue::LongInt(subscription.priority);
+        arguments.insert("x-priority".into(), priority);
+    }
     let consumer = channel
         .basic_consume(queue.as_str().into(), tag.into(), options, arguments)
         .await?;
@@ -252,11 +335,17 @@ async fn pump(
     queue: String,
     mut consumer: lapin::Consumer,
     deliveries: mpsc::Sender<Delivery>,
+    position: Option<Arc<StreamPosition>>,
+    alive: Weak<()>,
 ) -> SessionError {
     while let Some(delivery) = consumer.next().await {
         match delivery {
             Ok(delivery) => {
-                if deliveries.send(Delivery::from(delivery)).await.is_err() {
+                let delivery = Delivery::new(delivery, Weak::clone(&alive));
+                if let (Some(position), Some(offset)) = (&position, delivery.offset()) {
+                    position.passed(offset);
+                }
+                if deliveries.send(delivery).await.is_err() {
                     // The service stops and takes no more; that is no fault of the connection,
                     // which is still needed to settle what is in hand.
                     std::future::pending::<()>().await;

@@ -1,6 +1,7 @@
 //! A message that came, and the receipt that settles it.
 
 use std::collections::BTreeMap;
+use std::sync::Weak;
 use std::time::Duration;
 
 use lapin::Acker;
@@ -27,6 +28,43 @@ pub struct Delivery {
     pub receipt: Receipt,
 }
 
+impl Delivery {
+    pub(super) fn new(delivery: lapin::message::Delivery, connection: Weak<()>) -> Self {
+        let properties = &delivery.properties;
+        let text = |value: &Option<lapin::types::ShortString>| {
+            value.as_ref().map(|text| text.as_str().to_owned())
+        };
+        let headers = properties.headers().iter().flat_map(FieldTable::inner);
+        Self {
+            properties: Properties {
+                message_id: text(properties.message_id()),
+                kind: text(properties.kind()),
+                priority: *properties.priority(),
+                reply_to: text(properties.reply_to()),
+                correlation_id: text(properties.correlation_id()),
+                content_type: text(properties.content_type()),
+                timestamp: *properties.timestamp(),
+                headers: headers
+                    .filter_map(|(name, value)| Some((name.to_string(), header(value)?)))
+                    .collect(),
+            },
+            routing_key: delivery.routing_key.to_string(),
+            redelivered: delivery.redelivered,
+            body: delivery.data,
+            receipt: Receipt {
+                acker: delivery.acker,
+                connection,
+            },
+        }
+    }
+
+    /// Where the message stands in its stream, if it came from one.
+    #[must_use]
+    pub fn offset(&self) -> Option<u64> {
+        self.properties.headers.get("x-stream-offset")?.parse().ok()
+    }
+}
+
 /// The properties and headers that we read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Properties {
@@ -51,7 +89,10 @@ pub struct Properties {
 /// The right to settle one delivery, once. Dropped without an answer, the message stays with us
 /// until the connection ends, and then goes back to its queue.
 #[derive(Debug)]
-pub struct Receipt(Acker);
+pub struct Receipt {
+    acker: Acker,
+    connection: Weak<()>,
+}
 
 /// Why a message could not be settled. The broker will deliver it again.
 #[derive(Debug, Error)]
@@ -68,12 +109,19 @@ pub enum SettleError {
 }
 
 impl Receipt {
+    /// Whether the connection it came through still stands, as far as we know. If not, the message
+    /// may be with somebody else by now.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        self.connection.strong_count() > 0
+    }
+
     /// The message is dealt with and may go.
     ///
     /// # Errors
     /// [`SettleError`]: the message will come again.
     pub async fn ack(self) -> Result<(), SettleError> {
-        settled(timeout(SETTLE_TIMEOUT, self.0.ack(BasicAckOptions::default())).await)
+        settled(timeout(SETTLE_TIMEOUT, self.acker.ack(BasicAckOptions::default())).await)
     }
 
     /// The message goes back to its queue, for another consumer.
@@ -85,7 +133,7 @@ impl Receipt {
             requeue: true,
             multiple: false,
         };
-        settled(timeout(SETTLE_TIMEOUT, self.0.nack(options)).await)
+        settled(timeout(SETTLE_TIMEOUT, self.acker.nack(options)).await)
     }
 
     /// The message goes to the dead letters of its queue, as it is.
@@ -94,7 +142,7 @@ impl Receipt {
     /// [`SettleError`]: the message will come again.
     pub async fn reject(self) -> Result<(), SettleError> {
         let options = BasicRejectOptions { requeue: false };
-        settled(timeout(SETTLE_TIMEOUT, self.0.reject(options)).await)
+        settled(timeout(SETTLE_TIMEOUT, self.acker.reject(options)).await)
     }
 }
 
@@ -108,6 +156,7 @@ impl Properties {
             name.starts_with("x-death")
                 || name.starts_with("x-first-death")
                 || name.starts_with("x-last-death")
+                || name == "x-stream-offset"
                 || name.ends_with("-count")
         };
         let kept: BTreeMap<_, _> = self
@@ -138,34 +187,6 @@ fn settled(
         Ok(Ok(false)) => Err(SettleError::Gone),
         Ok(Err(error)) => Err(error.into()),
         Err(_) => Err(SettleError::Timeout),
-    }
-}
-
-impl From<lapin::message::Delivery> for Delivery {
-    fn from(delivery: lapin::message::Delivery) -> Self {
-        let properties = &delivery.properties;
-        let text = |value: &Option<lapin::types::ShortString>| {
-            value.as_ref().map(|text| text.as_str().to_owned())
-        };
-        let headers = properties.headers().iter().flat_map(FieldTable::inner);
-        Self {
-            properties: Properties {
-                message_id: text(properties.message_id()),
-                kind: text(properties.kind()),
-                priority: *properties.priority(),
-                reply_to: text(properties.reply_to()),
-                correlation_id: text(properties.correlation_id()),
-                content_type: text(properties.content_type()),
-                timestamp: *properties.timestamp(),
-                headers: headers
-                    .filter_map(|(name, value)| Some((name.to_string(), header(value)?)))
-                    .collect(),
-            },
-            routing_key: delivery.routing_key.to_string(),
-            redelivered: delivery.redelivered,
-            body: delivery.data,
-            receipt: Receipt(delivery.acker),
-        }
     }
 }
 

@@ -12,11 +12,12 @@ mod channels;
 mod connect;
 mod consumer;
 mod delivery;
+pub mod ladder;
 mod publisher;
 mod topology;
 
 pub use connect::{ConnectError, check_url};
-pub use consumer::{Consumer, Source, Subscription};
+pub use consumer::{Consumer, Source, StreamPosition, Subscription};
 pub use delivery::{Delivery, Properties, Receipt, SettleError};
 pub use publisher::{Message, PublishError, Publisher, PublisherTask, Route};
-pub use topology::{Binding, Exchange, ExchangeKind, Names, Queue, QueueKind, Topology};
+pub use topology::{Binding, Exchange, ExchangeKind, Names, Queue, QueueKind, Target, Topology};

@@ -199,6 +199,34 @@ impl Publisher {
         (publisher, PublisherTask { stop, task })
     }
 
+    /// Declares more, besides the topology that every connection begins with.
+    ///
+    /// # Errors
+    /// [`PublishError::Timeout`] with the last thing that went wrong.
+    pub async fn declare(&self, topology: &Topology) -> Result<(), PublishError> {
+        let mut last = None;
+        let declaring = async {
+            let mut link = self.link.clone();
+            loop {
+                let up = link.wait_for(|link| matches!(link, Link::Up { .. })).await;
+                let channels = match &*up.map_err(|_| PublishError::Closed)? {
+                    Link::Up { channels, .. } => Arc::clone(channels),
+                    Link::Down | Link::Blocked => continue,
+                };
+                match channels.declare(topology).await {
+                    Ok(()) => return Ok(()),
+                    Err(error) => last = Some(error),
+                }
+                sleep(CHANNEL_RETRY).await;
+            }
+        };
+        let declared = tokio::time::timeout(self.timeout, declaring).await;
+        declared.unwrap_or(Err(PublishError::Timeout {
+            after: self.timeout,
+            last,
+        }))
+    }
+
     /// Sends a message and waits until the broker has confirmed it, through lost connections, for
     /// up to `amqp.publish_timeout`. A message whose confirm was lost is sent again, so it may
     /// arrive twice.

@@ -3,9 +3,12 @@
 use std::fmt;
 
 use lapin::Channel;
-use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{
+    ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
 use lapin::types::{AMQPValue, FieldTable};
 
+use super::ladder;
 use crate::config::AmqpConfig;
 
 /// How often a job may come back unsettled (its worker died, or lost its connection) before the
@@ -15,6 +18,17 @@ const JOB_DELIVERY_LIMIT: i64 = 20;
 /// The same for queues whose consumer holds messages through long outages on purpose. RabbitMQ 4
 /// would otherwise apply its default of 20.
 const PATIENT_DELIVERY_LIMIT: i64 = 100_000;
+
+/// What the stream of settlements keeps. A worker reads far less of it; see its ledger.
+const SETTLED_AGE: &str = "1D";
+const SETTLED_BYTES: i64 = 1 << 30;
+
+/// What the stream of orders keeps: longer than a scheduled job goes without being looked at.
+const ORDERS_AGE: &str = "14D";
+const ORDERS_BYTES: i64 = 256 << 20;
+
+/// The part of a stream that goes at once, so that a small limit means something.
+const STREAM_SEGMENT_BYTES: i64 = 16 << 20;
 
 /// The names of everything we declare, with the configured prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +81,54 @@ impl Names {
         format!("{}alerts", self.prefix)
     }
 
+    /// Exchange: where a message enters the delay ladder.
+    #[must_use]
+    pub fn delay(&self) -> String {
+        format!("{}delay", self.prefix)
+    }
+
+    /// Exchange and queue: a rung of the delay ladder, where messages wait 2^level seconds.
+    #[must_use]
+    pub fn delay_level(&self, level: u8) -> String {
+        format!("{}delay.{level:02}", self.prefix)
+    }
+
+    /// Exchange: where messages leave the delay ladder.
+    #[must_use]
+    pub fn delay_due(&self) -> String {
+        format!("{}delay.due", self.prefix)
+    }
+
+    /// Queue: jobs that came back too often because their worker died; they run alone.
+    #[must_use]
+    pub fn quarantine(&self) -> String {
+        format!("{}quarantine", self.prefix)
+    }
+
+    /// Stream: every message that a worker was done with, and how.
+    #[must_use]
+    pub fn settled(&self) -> String {
+        format!("{}settled", self.prefix)
+    }
+
+    /// Exchange: orders to all workers.
+    #[must_use]
+    pub fn control(&self) -> String {
+        format!("{}control", self.prefix)
+    }
+
+    /// Stream: orders that hold for workers to come.
+    #[must_use]
+    pub fn orders(&self) -> String {
+        format!("{}orders", self.prefix)
+    }
+
+    /// The stem of a worker's own queue, for questions to it.
+    #[must_use]
+    pub fn worker(&self) -> String {
+        format!("{}worker.", self.prefix)
+    }
+
     /// The stem of a notifier's own queue; a fresh unique part is added for each connection,
     /// because the broker may still hold the old exclusive queue when we are back.
     #[must_use]
@@ -109,6 +171,20 @@ pub enum QueueKind {
     },
     /// Replicated and on disk, kept until somebody takes them.
     Keep,
+    /// A rung of the delay ladder.
+    Delay {
+        /// How long messages stay.
+        seconds: u64,
+        /// The exchange they go to then, at least once, with the key they came with.
+        next: String,
+    },
+    /// A log that every reader reads from where it likes.
+    Stream {
+        /// How long it keeps messages, in RabbitMQ's words.
+        age: &'static str,
+        /// How many bytes it keeps.
+        bytes: i64,
+    },
 }
 
 /// A durable queue.
@@ -120,11 +196,20 @@ pub struct Queue {
     pub kind: QueueKind,
 }
 
-/// A queue's interest in an exchange.
+/// Who is interested in an exchange.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A queue.
+    Queue(String),
+    /// Another exchange.
+    Exchange(String),
+}
+
+/// An interest in an exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binding {
-    /// Which queue.
-    pub queue: String,
+    /// Whose.
+    pub to: Target,
     /// Which exchange.
     pub exchange: String,
     /// Which keys.
@@ -156,12 +241,17 @@ impl Topology {
         }
     }
 
-    /// What both services need: the exchanges, the dead letters, and the inbox, so that a final
-    /// event is kept even when no notifier has ever run.
+    /// What both services need: the exchanges, the dead letters, the inbox, so that a final event
+    /// is kept even when no notifier has ever run, and the orders, so that a cancellation is.
     #[must_use]
     pub fn base(names: &Names) -> Self {
         let mut topology = Self::producer(names);
-        for name in [names.dead(), names.events()] {
+        for name in [
+            names.dead(),
+            names.events(),
+            names.control(),
+            names.delay_due(),
+        ] {
             topology.exchanges.push(Exchange {
                 name,
                 kind: ExchangeKind::Topic,
@@ -177,6 +267,78 @@ impl Topology {
                 },
             )
             .bind(names.inbox(), names.events(), "stored.#")
+            .queue(
+                names.orders(),
+                QueueKind::Stream {
+                    age: ORDERS_AGE,
+                    bytes: ORDERS_BYTES,
+                },
+            )
+            .bind(names.orders(), names.control(), "cancel.#")
+            .bind(names.orders(), names.control(), "spent.#")
+    }
+
+    /// What workers need besides: the ends of the delay ladder, whose rungs are added
+    /// [as they are needed](Self::ladder), the quarantine, and the ledger of what was settled.
+    #[must_use]
+    pub fn worker(names: &Names) -> Self {
+        let mut topology = Self::base(names);
+        topology.exchanges.push(Exchange {
+            name: names.delay(),
+            kind: ExchangeKind::Topic,
+        });
+        let settled = QueueKind::Stream {
+            age: SETTLED_AGE,
+            bytes: SETTLED_BYTES,
+        };
+        let quarantine = QueueKind::Ordered {
+            dead_letters: names.dead(),
+        };
+        topology
+            .chain(names.delay_due(), names.delay(), &ladder::no_wait())
+            .queue(names.settled(), settled)
+            .bind(names.settled(), names.delay(), "#")
+            .bind(names.settled(), names.dead(), "#")
+            // The owner's event only: the copy for a room says nothing new.
+            .bind(
+                names.settled(),
+                names.events(),
+                "stored.user.*.task.status_changed.#",
+            )
+            .queue(names.quarantine(), quarantine)
+            .bind(
+                names.quarantine(),
+                names.delay_due(),
+                &ladder::arrivals(ladder::QUARANTINE),
+            )
+    }
+
+    /// The rungs of the delay ladder up to this level.
+    #[must_use]
+    pub fn ladder(names: &Names, top: u8) -> Self {
+        let mut topology = Self::default();
+        for level in 0..=top {
+            let name = names.delay_level(level);
+            let next = match level.checked_sub(1) {
+                Some(below) => names.delay_level(below),
+                None => names.delay_due(),
+            };
+            topology.exchanges.push(Exchange {
+                name: name.clone(),
+                kind: ExchangeKind::Topic,
+            });
+            let seconds = 1 << level;
+            let rung = QueueKind::Delay {
+                seconds,
+                next: next.clone(),
+            };
+            topology = topology
+                .queue(name.clone(), rung)
+                .bind(name.clone(), name.clone(), &ladder::stays(level))
+                .bind(name.clone(), names.delay(), &ladder::enters(level))
+                .chain(next, name, &ladder::passes(level));
+        }
+        topology
     }
 
     /// Adds the queue that jobs of this name go to.
@@ -189,6 +351,11 @@ impl Topology {
             },
         )
         .bind(names.job_queue(queue), names.jobs(), queue)
+        .bind(
+            names.job_queue(queue),
+            names.delay_due(),
+            &ladder::arrivals(&ladder::job_queue(queue)),
+        )
     }
 
     /// Adds the alert queue, for events whose keys match one of the patterns.
@@ -213,7 +380,16 @@ impl Topology {
 
     fn bind(mut self, queue: String, exchange: String, pattern: &str) -> Self {
         self.bindings.push(Binding {
-            queue,
+            to: Target::Queue(queue),
+            exchange,
+            pattern: pattern.to_owned(),
+        });
+        self
+    }
+
+    fn chain(mut self, next: String, exchange: String, pattern: &str) -> Self {
+        self.bindings.push(Binding {
+            to: Target::Exchange(next),
             exchange,
             pattern: pattern.to_owned(),
         });
@@ -244,9 +420,28 @@ impl Topology {
                 .await?;
         }
         for binding in &self.bindings {
-            bind(channel, &binding.queue, &binding.exchange, &binding.pattern).await?;
+            binding.declare(channel).await?;
         }
         Ok(())
+    }
+}
+
+impl Binding {
+    async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
+        match &self.to {
+            Target::Queue(queue) => bind(channel, queue, &self.exchange, &self.pattern).await,
+            Target::Exchange(next) => {
+                channel
+                    .exchange_bind(
+                        next.as_str().into(),
+                        self.exchange.as_str().into(),
+                        self.pattern.as_str().into(),
+                        ExchangeBindOptions::default(),
+                        FieldTable::default(),
+                    )
+                    .await
+            }
+        }
     }
 }
 
@@ -276,18 +471,40 @@ impl Queue {
             arguments.insert(name.into(), value);
         };
         let text = |text: &str| AMQPValue::LongString(text.into());
+        let set = &mut set;
+        if let QueueKind::Stream { age, bytes } = &self.kind {
+            // https://www.rabbitmq.com/docs/streams#declaring
+            set("x-queue-type", text("stream"));
+            set("x-max-age", text(age));
+            set("x-max-length-bytes", AMQPValue::LongLongInt(*bytes));
+            let segment = AMQPValue::LongLongInt(STREAM_SEGMENT_BYTES);
+            set("x-stream-max-segment-size-bytes", segment);
+            return arguments;
+        }
         // Replicated, on disk, and counts deliveries: https://www.rabbitmq.com/docs/quorum-queues
         set("x-queue-type", text("quorum"));
-        let (dead_letters, limit) = match &self.kind {
-            QueueKind::Keep => return arguments,
-            QueueKind::Work { dead_letters } => (dead_letters, JOB_DELIVERY_LIMIT),
+        let next = match &self.kind {
+            QueueKind::Keep | QueueKind::Stream { .. } => return arguments,
+            QueueKind::Work { dead_letters } => {
+                set(
+                    "x-delivery-limit",
+                    AMQPValue::LongLongInt(JOB_DELIVERY_LIMIT),
+                );
+                dead_letters
+            }
             QueueKind::Ordered { dead_letters } => {
                 set("x-single-active-consumer", AMQPValue::Boolean(true));
-                (dead_letters, PATIENT_DELIVERY_LIMIT)
+                let limit = AMQPValue::LongLongInt(PATIENT_DELIVERY_LIMIT);
+                set("x-delivery-limit", limit);
+                dead_letters
+            }
+            QueueKind::Delay { seconds, next } => {
+                let ms = i64::try_from(seconds * 1000).unwrap_or(i64::MAX);
+                set("x-message-ttl", AMQPValue::LongLongInt(ms));
+                next
             }
         };
-        set("x-delivery-limit", AMQPValue::LongLongInt(limit));
-        set("x-dead-letter-exchange", text(dead_letters));
+        set("x-dead-letter-exchange", text(next));
         // The default strategy dead-letters without confirms and may lose messages; this one needs
         // `reject-publish`: https://www.rabbitmq.com/docs/quorum-queues#dead-lettering
         set("x-dead-letter-strategy", text("at-least-once"));
@@ -306,12 +523,12 @@ impl fmt::Display for Topology {
             writeln!(f, "queue {}", queue.name)?;
         }
         for Binding {
-            queue,
+            to: Target::Queue(to) | Target::Exchange(to),
             exchange,
             pattern,
         } in &self.bindings
         {
-            writeln!(f, "binding {exchange} --{pattern}--> {queue}")?;
+            writeln!(f, "binding {exchange} --{pattern}--> {to}")?;
         }
         Ok(())
     }
@@ -324,22 +541,55 @@ mod tests {
     #[test]
     fn the_topology_is_the_contract() {
         let names = Names::new(&AmqpConfig::default());
-        let topology = Topology::base(&names)
+        let topology = Topology::worker(&names)
             .with_job_queue(&names, "default")
             .with_alerts(&names, &["stored.user.*.task.status_changed.failed"]);
+        let (none, any) = ("0.".repeat(28), "*.".repeat(28));
         assert_eq!(
             topology.to_string(),
-            "exchange bellhop.jobs\n\
-             exchange bellhop.dead\n\
-             exchange bellhop.events\n\
-             queue bellhop.dead\n\
-             queue bellhop.inbox\n\
-             queue bellhop.jobs.default\n\
-             queue bellhop.alerts\n\
-             binding bellhop.dead --#--> bellhop.dead\n\
-             binding bellhop.events --stored.#--> bellhop.inbox\n\
-             binding bellhop.jobs --default--> bellhop.jobs.default\n\
-             binding bellhop.events --stored.user.*.task.status_changed.failed--> bellhop.alerts\n"
+            format!(
+                "exchange bellhop.jobs\n\
+                 exchange bellhop.dead\n\
+                 exchange bellhop.events\n\
+                 exchange bellhop.control\n\
+                 exchange bellhop.delay.due\n\
+                 exchange bellhop.delay\n\
+                 queue bellhop.dead\n\
+                 queue bellhop.inbox\n\
+                 queue bellhop.orders\n\
+                 queue bellhop.settled\n\
+                 queue bellhop.quarantine\n\
+                 queue bellhop.jobs.default\n\
+                 queue bellhop.alerts\n\
+                 binding bellhop.dead --#--> bellhop.dead\n\
+                 binding bellhop.events --stored.#--> bellhop.inbox\n\
+                 binding bellhop.control --cancel.#--> bellhop.orders\n\
+                 binding bellhop.control --spent.#--> bellhop.orders\n\
+                 binding bellhop.delay --{none}#--> bellhop.delay.due\n\
+                 binding bellhop.delay --#--> bellhop.settled\n\
+                 binding bellhop.dead --#--> bellhop.settled\n\
+                 binding bellhop.events --stored.user.*.task.status_changed.#--> bellhop.settled\n\
+                 binding bellhop.delay.due --{any}quarantine--> bellhop.quarantine\n\
+                 binding bellhop.jobs --default--> bellhop.jobs.default\n\
+                 binding bellhop.delay.due --{any}jobs.default--> bellhop.jobs.default\n\
+                 binding bellhop.events --stored.user.*.task.status_changed.failed--> bellhop.alerts\n"
+            )
         );
+    }
+
+    #[test]
+    fn a_rung_is_entered_passed_and_left() {
+        let names = Names::new(&AmqpConfig::default());
+        let text = Topology::ladder(&names, 1).to_string();
+        let (zeros, any) = ("0.".repeat(26), "*.".repeat(26));
+        for line in [
+            "queue bellhop.delay.01".to_owned(),
+            format!("binding bellhop.delay --{zeros}1.#--> bellhop.delay.01"),
+            format!("binding bellhop.delay.01 --{any}1.#--> bellhop.delay.01"),
+            format!("binding bellhop.delay.01 --{any}0.#--> bellhop.delay.00"),
+            format!("binding bellhop.delay.00 --{any}*.0.#--> bellhop.delay.due"),
+        ] {
+            assert!(text.contains(&line), "{line} is not in\n{text}");
+        }
     }
 }

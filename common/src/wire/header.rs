@@ -16,6 +16,9 @@ pub const QUEUE: &str = "x-bellhop-queue";
 /// The producer may have published it twice: a worker looks for an earlier end before it runs it.
 pub const ONCE: &str = "x-bellhop-once";
 
+/// When it may run, if it waited for that (RFC 3339).
+pub const DUE: &str = "x-bellhop-due";
+
 /// How often in a row it was put off because its kind had no place free.
 pub const DEFERRALS: &str = "x-bellhop-deferrals";
 

@@ -6,6 +6,7 @@ mod event;
 mod follow_up;
 pub mod header;
 mod job;
+mod order;
 mod routing_key;
 mod task;
 
@@ -14,6 +15,7 @@ pub use follow_up::{Ending, FollowUp, MAX_FOLLOW_UPS, NAMESPACE};
 pub use job::{
     Job, JobError, JobProperties, MAX_DELAY_S, MAX_ID_BYTES, MAX_TITLE_BYTES, MAX_UNIQUE_KEY_BYTES,
 };
+pub use order::Order;
 pub use routing_key::{
     Audience, EventClass, EventKey, KeyError, MAX_KEY_BYTES, decode_word, encode_word,
 };

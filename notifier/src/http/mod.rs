@@ -21,7 +21,7 @@ pub(crate) fn routes(
     metrics: Metrics,
 ) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
     let socket = upgrade::route(Arc::clone(&gateway));
-    let tasks = tasks::route(gateway);
+    let tasks = tasks::route(Arc::clone(&gateway)).or(tasks::cancel_route(gateway));
     status_routes(health, metrics)
         .or(socket)
         .or(tasks)

@@ -1,11 +1,11 @@
-//! `POST /api/tasks`: a user starts a job of a kind that the configuration opens.
+//! `/api/tasks`: a user starts a job of a kind that the configuration opens, and ends one of his own.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bellhop_common::amqp::PublishError;
-use bellhop_common::enqueue::{EnqueueError, enqueue};
-use bellhop_common::wire::Job;
+use bellhop_common::enqueue::{EnqueueError, cancel, enqueue};
+use bellhop_common::wire::{Job, MAX_ID_BYTES, decode_word};
 use bytes::Buf;
 use futures_util::{Stream, StreamExt as _};
 use jiff::Timestamp;
@@ -58,6 +58,48 @@ pub(super) fn route(
                 }
             }
         })
+}
+
+/// `DELETE /api/tasks/{id}`.
+pub(super) fn cancel_route(
+    gateway: Arc<Gateway>,
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+    warp::path!("api" / "tasks" / String)
+        .and(warp::delete())
+        .and(warp::header::optional::<String>("authorization"))
+        .then(move |id: String, authorization: Option<String>| {
+            let gateway = Arc::clone(&gateway);
+            async move {
+                match end(&gateway, authorization.as_deref(), &id).await {
+                    Ok(response) => response,
+                    Err(error) => error.into_response(),
+                }
+            }
+        })
+}
+
+/// The order names the caller, and a worker that has the task in hand compares him with its owner:
+/// here nobody knows whose it is.
+async fn end(
+    gateway: &Gateway,
+    authorization: Option<&str>,
+    id: &str,
+) -> Result<Response, ApiError> {
+    let now = Timestamp::now();
+    let user_id = caller(gateway, authorization, now)?;
+    let id = decode_word(id).unwrap_or_else(|| id.to_owned());
+    if id.is_empty() || id.len() > MAX_ID_BYTES {
+        let message = format!("a task's id has 1 to {MAX_ID_BYTES} bytes");
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, "bad_id", message));
+    }
+    cancel(&gateway.publisher, &gateway.names, &id, Some(&user_id), now)
+        .await
+        .map_err(|error| {
+            let text = error.to_string();
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "broker_unavailable", text)
+        })?;
+    let answer = warp::reply::json(&json!({ "task_id": id, "status": "cancelling" }));
+    Ok(warp::reply::with_status(answer, StatusCode::ACCEPTED).into_response())
 }
 
 async fn start(

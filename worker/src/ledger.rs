@@ -1,0 +1,333 @@
+//! The ledger: what became of messages that come back.
+//!
+//! A worker that dies between telling a job's end and acknowledging its message leaves a message
+//! that another worker gets. Everything that a worker publishes to be done with a message carries
+//! that message's [settlement](crate::message::JobMessage::settlement) and is routed to a stream as
+//! well, in one and the same publish, so that the two cannot part. Whoever gets a message for the
+//! second time looks it up there before the job runs, and again before its end is told.
+//!
+//! The stream is only read while there are questions: a worker that nothing happens to reads
+//! nothing. An answer waits until a mark of our own has come out of the stream, and so counts
+//! everything that was in it when the question was asked.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bellhop_common::amqp::{
+    Consumer, Delivery, Message, Names, Publisher, Route, Source, StreamPosition, Subscription,
+    Topology,
+};
+use bellhop_common::config::AmqpConfig;
+use bellhop_common::telemetry::Component;
+use bellhop_common::wire::{TaskError, header};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+use uuid::Uuid;
+
+/// How far back a settlement is found: this many before the newest. They are kept for a day at
+/// most, and up to 1 GiB.
+const WINDOW: u64 = 100_000;
+
+/// How long the ledger is followed after the last question.
+const IDLE: Duration = Duration::from_mins(1);
+
+/// How many messages of the stream are under way at once.
+const PREFETCH: u16 = 1000;
+
+/// How many questions wait; they are answered together.
+const QUESTIONS: usize = 1024;
+
+/// What is known of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// Nobody is done with it.
+    Open,
+    /// Its outcome is told; it can go.
+    Settled,
+    /// The job is in the dead letters for this error, but its end may not be told yet.
+    Buried(TaskError),
+}
+
+/// Where to ask.
+#[derive(Debug, Clone)]
+pub(crate) struct Ledger(mpsc::Sender<Question>);
+
+#[derive(Debug)]
+struct Question {
+    settlement: Uuid,
+    end: Uuid,
+    answer: oneshot::Sender<Known>,
+}
+
+impl Ledger {
+    /// A ledger and its reader, which runs until `stop`.
+    pub(crate) fn new(
+        config: AmqpConfig,
+        names: Names,
+        publisher: Publisher,
+        stop: CancellationToken,
+    ) -> (Self, impl Future<Output = ()> + Send) {
+        let (sender, questions) = mpsc::channel(QUESTIONS);
+        let reader = Reader {
+            config,
+            names,
+            publisher,
+            following: None,
+        };
+        let reading = async move {
+            tokio::select! {
+                () = reader.answer(questions) => {}
+                () = stop.cancelled() => {}
+            }
+        };
+        (Self(sender), reading)
+    }
+
+    /// What is known of a message, or of the end of its job. Waits as long as the broker is away;
+    /// `None` when the worker ends before there is an answer.
+    pub(crate) async fn look_up(&self, settlement: Uuid, end: Uuid) -> Option<Known> {
+        let (answer, known) = oneshot::channel();
+        let question = Question {
+            settlement,
+            end,
+            answer,
+        };
+        self.0.send(question).await.ok()?;
+        known.await.ok()
+    }
+}
+
+/// What the stream said, the newest [`WINDOW`] of it. Pure.
+#[derive(Debug, Default)]
+struct Records {
+    known: HashMap<Uuid, Known>,
+    /// Oldest first.
+    order: VecDeque<Uuid>,
+}
+
+impl Records {
+    fn add(&mut self, id: Uuid, known: Known, limit: usize) {
+        match self.known.insert(id, known) {
+            // What is told stays told, whatever comes late.
+            Some(Known::Settled) => {
+                self.known.insert(id, Known::Settled);
+            }
+            Some(_) => {}
+            None => self.order.push_back(id),
+        }
+        if self.order.len() > limit
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
+
+    fn take(&mut self, delivery: &Delivery) {
+        let headers = &delivery.properties.headers;
+        let id = |text: Option<&String>| text?.parse::<Uuid>().ok();
+        let Some(settlement) = id(headers.get(header::SETTLED)) else {
+            return;
+        };
+        // An id for the message and one for the end.
+        let limit = usize::try_from(WINDOW * 2).unwrap_or(usize::MAX);
+        if delivery.routing_key.starts_with("stored.") {
+            self.add(settlement, Known::Settled, limit);
+            if let Some(end) = id(delivery.properties.message_id.as_ref()) {
+                self.add(end, Known::Settled, limit);
+            }
+        } else if let Some(code) = headers.get(header::REASON) {
+            let message = headers.get(header::ERROR).cloned().unwrap_or_default();
+            let error = TaskError::new(code.as_str(), message);
+            self.add(settlement, Known::Buried(error), limit);
+        } else {
+            self.add(settlement, Known::Settled, limit);
+        }
+    }
+
+    fn look_up(&self, settlement: Uuid, end: Uuid) -> Known {
+        let known = |id| self.known.get(id).cloned();
+        known(&end)
+            .or_else(|| known(&settlement))
+            .unwrap_or(Known::Open)
+    }
+}
+
+struct Reader {
+    config: AmqpConfig,
+    names: Names,
+    publisher: Publisher,
+    following: Option<Following>,
+}
+
+struct Following {
+    consumer: Consumer,
+    deliveries: mpsc::Receiver<Delivery>,
+    records: Records,
+}
+
+impl Reader {
+    async fn answer(mut self, mut questions: mpsc::Receiver<Question>) {
+        loop {
+            let Some(first) = self.next_question(&mut questions).await else {
+                return;
+            };
+            let mut batch = vec![first];
+            while let Ok(question) = questions.try_recv() {
+                batch.push(question);
+            }
+            let mark = self.set_mark().await;
+            let mut following = match self.following.take() {
+                Some(following) => following,
+                None => self.begin().await,
+            };
+            while let Some(delivery) = following.deliveries.recv().await {
+                let found = delivery.properties.message_id.as_deref() == Some(&mark);
+                following.take(delivery).await;
+                if found {
+                    break;
+                }
+            }
+            for question in batch {
+                let known = following.records.look_up(question.settlement, question.end);
+                // Whoever asked may have given up.
+                drop(question.answer.send(known));
+            }
+            self.following = Some(following);
+        }
+    }
+
+    /// The next question; meanwhile the reader keeps up with the stream, for a while.
+    async fn next_question(
+        &mut self,
+        questions: &mut mpsc::Receiver<Question>,
+    ) -> Option<Question> {
+        let waiting = async {
+            loop {
+                let Some(following) = &mut self.following else {
+                    return questions.recv().await;
+                };
+                tokio::select! {
+                    question = questions.recv() => return question,
+                    Some(delivery) = following.deliveries.recv() => following.take(delivery).await,
+                }
+            }
+        };
+        if let Ok(question) = timeout(IDLE, waiting).await {
+            return question;
+        }
+        if let Some(following) = self.following.take() {
+            following.consumer.close().await;
+        }
+        questions.recv().await
+    }
+
+    /// Publishes a mark into the stream, however long that takes; answers its id.
+    async fn set_mark(&self) -> String {
+        let mark = Uuid::now_v7().to_string();
+        let stream = self.names.settled();
+        let route = Route {
+            exchange: "",
+            key: &stream,
+            mandatory: true,
+        };
+        let message = Message {
+            id: Some(mark.clone()),
+            ..Message::default()
+        };
+        while let Err(error) = self.publisher.publish(route, &message).await {
+            warn!(%error, "jobs that came back wait until the ledger can be read");
+            sleep(Duration::from_secs(1)).await;
+        }
+        mark
+    }
+
+    /// Starts to read [`WINDOW`] before the end.
+    async fn begin(&self) -> Following {
+        let (end, mut deliveries) = self.consume(StreamPosition::last());
+        let offset = loop {
+            let Some(delivery) = deliveries.recv().await else {
+                // The consumer holds its sender until it is closed.
+                break 0;
+            };
+            if let Some(offset) = delivery.offset() {
+                break offset;
+            }
+        };
+        drop(deliveries);
+        end.close().await;
+        let from = offset.saturating_sub(WINDOW);
+        info!(
+            from,
+            end = offset,
+            "reading what became of jobs that came back"
+        );
+        let (consumer, deliveries) = self.consume(StreamPosition::at(from));
+        Following {
+            consumer,
+            deliveries,
+            records: Records::default(),
+        }
+    }
+
+    fn consume(&self, position: Arc<StreamPosition>) -> (Consumer, mpsc::Receiver<Delivery>) {
+        let (sender, deliveries) = mpsc::channel(usize::from(PREFETCH));
+        let source = Source::Stream {
+            name: self.names.settled(),
+            position,
+        };
+        let subscription = Subscription::new(source, PREFETCH, sender);
+        let consumer = Consumer::start(
+            &self.config,
+            "worker ledger",
+            Topology::default(),
+            vec![subscription],
+            Component::default(),
+        );
+        (consumer, deliveries)
+    }
+}
+
+impl Following {
+    async fn take(&mut self, delivery: Delivery) {
+        self.records.take(&delivery);
+        if let Err(error) = delivery.receipt.ack().await {
+            debug!(%error, "the ledger is read on over another connection");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u128) -> Uuid {
+        Uuid::from_u128(n)
+    }
+
+    #[test]
+    fn what_is_told_stays_told() {
+        let mut records = Records::default();
+        let buried = Known::Buried(TaskError::new("c", "m"));
+        records.add(id(1), buried.clone(), 10);
+        assert_eq!(records.look_up(id(1), id(9)), buried);
+        records.add(id(1), Known::Settled, 10);
+        records.add(id(1), buried, 10);
+        assert_eq!(records.look_up(id(1), id(9)), Known::Settled);
+        assert_eq!(records.look_up(id(2), id(1)), Known::Settled, "its end is");
+        assert_eq!(records.look_up(id(2), id(3)), Known::Open);
+    }
+
+    #[test]
+    fn the_oldest_are_forgotten() {
+        let mut records = Records::default();
+        for n in 0..5 {
+            records.add(id(n), Known::Settled, 3);
+        }
+        assert_eq!(records.look_up(id(1), id(1)), Known::Open);
+        assert_eq!(records.look_up(id(2), id(2)), Known::Settled);
+        assert_eq!((records.known.len(), records.order.len()), (3, 3));
+    }
+}

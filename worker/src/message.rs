@@ -1,0 +1,412 @@
+//! A job with the message it came in, and the messages that follow from it. Pure.
+
+use std::time::Duration;
+
+use bellhop_common::amqp::{Message, Properties, ladder};
+use bellhop_common::wire::{
+    Job, JobError, JobProperties, MAX_DELAY_S, NAMESPACE, TaskError, cut, header,
+};
+use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
+
+/// AMQP headers share one frame with the properties; a long error is cut.
+const MAX_ERROR_BYTES: usize = 1024;
+
+/// The longest that a message stays in the delay ladder before a worker looks at it again: a
+/// cancellation is kept for twice as long, and so finds every job, however far ahead it is
+/// scheduled.
+const LONGEST_WAIT: Duration = Duration::from_hours(7 * 24);
+
+/// A job, and what its message says of it.
+#[derive(Debug)]
+pub(crate) struct JobMessage {
+    pub(crate) job: Job,
+    body: Vec<u8>,
+    properties: Properties,
+    /// The short name of the queue it belongs to.
+    pub(crate) queue: String,
+    /// How often it was published again.
+    hop: u32,
+}
+
+/// How a job goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Again {
+    /// Not before this time.
+    pub(crate) due: Timestamp,
+    /// For which attempt.
+    pub(crate) attempt: u32,
+    /// How often in a row it was put off.
+    pub(crate) deferrals: u32,
+    /// Whether it must run alone.
+    pub(crate) alone: bool,
+    /// Whether there may be another message of this job.
+    pub(crate) once: bool,
+}
+
+/// A message that goes through the delay ladder.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Delayed {
+    pub(crate) message: Message,
+    pub(crate) key: String,
+    /// The rung it needs, if any.
+    pub(crate) level: Option<u8>,
+}
+
+impl JobMessage {
+    /// Reads a delivery from a queue.
+    pub(crate) fn read(
+        queue: &str,
+        body: Vec<u8>,
+        properties: Properties,
+    ) -> Result<Self, Box<Unreadable>> {
+        let stand_ins = JobProperties {
+            message_id: properties.message_id.clone(),
+            kind: properties.kind.clone(),
+            priority: properties.priority,
+        };
+        match Job::parse(&body, &stand_ins) {
+            Ok(job) => Ok(Self {
+                job,
+                queue: queue.to_owned(),
+                hop: number(&properties, header::HOP).unwrap_or(0),
+                body,
+                properties,
+            }),
+            Err(error) => Err(Box::new(Unreadable {
+                queue: queue.to_owned(),
+                body,
+                properties,
+                error,
+            })),
+        }
+    }
+
+    /// The same for the queue of jobs that run alone, which come from any other.
+    pub(crate) fn home(mut self) -> Self {
+        if let Some(queue) = self.properties.headers.get(header::QUEUE) {
+            self.queue.clone_from(queue);
+        }
+        self
+    }
+
+    pub(crate) fn attempt(&self) -> u32 {
+        self.number(header::ATTEMPT).unwrap_or(1).max(1)
+    }
+
+    pub(crate) fn deferrals(&self) -> u32 {
+        self.number(header::DEFERRALS).unwrap_or(0)
+    }
+
+    /// How often the broker delivered it before without an answer.
+    pub(crate) fn losses(&self) -> u32 {
+        self.number("x-delivery-count").unwrap_or(0)
+    }
+
+    /// Whether there may be another message of this job.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.properties.headers.contains_key(header::ONCE)
+    }
+
+    /// Whether a worker has published it already.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.hop == 0
+    }
+
+    pub(crate) fn hop(&self) -> u32 {
+        self.hop
+    }
+
+    /// When it was put in, as far as the message knows.
+    pub(crate) fn since(&self) -> Option<Timestamp> {
+        let stamped = || {
+            let seconds = i64::try_from(self.properties.timestamp?).ok()?;
+            Timestamp::from_second(seconds).ok()
+        };
+        self.time(header::SINCE).or_else(stamped)
+    }
+
+    /// When it was brought back from the dead letters.
+    pub(crate) fn replays(&self) -> u32 {
+        self.number(header::REPLAYS).unwrap_or(0)
+    }
+
+    /// When it may run.
+    pub(crate) fn due(&self, now: Timestamp) -> Option<Timestamp> {
+        let of_job = || self.job.due(self.since().unwrap_or(now));
+        self.time(header::DUE).or_else(of_job)
+    }
+
+    pub(crate) fn traceparent(&self) -> Option<&str> {
+        let value = self.properties.headers.get(header::TRACEPARENT)?;
+        Some(value.as_str())
+    }
+
+    /// Who waits for the result: a queue and what it calls this job.
+    pub(crate) fn reply_to(&self) -> Option<(&str, Option<&str>)> {
+        let queue = self.properties.reply_to.as_deref()?;
+        Some((queue, self.properties.correlation_id.as_deref()))
+    }
+
+    /// Identifies this message of the job: whatever is published to be done with it carries this.
+    pub(crate) fn settlement(&self) -> Uuid {
+        let name = format!("{}/{}", self.job.id, self.hop);
+        Uuid::new_v5(&NAMESPACE, name.as_bytes())
+    }
+
+    /// The id of the event that ends the job: the same from whichever worker, and another after a
+    /// replay.
+    pub(crate) fn end_id(&self) -> Uuid {
+        let name = format!("{}/{}/end", self.job.id, self.replays());
+        Uuid::new_v5(&NAMESPACE, name.as_bytes())
+    }
+
+    /// The message that takes the place of this one.
+    pub(crate) fn again(&self, again: &Again, now: Timestamp) -> Delayed {
+        let wait = Duration::try_from(again.due.duration_since(now)).unwrap_or_default();
+        let wait = wait.min(LONGEST_WAIT).min(Duration::from_secs(MAX_DELAY_S));
+        let destination = if again.alone {
+            ladder::QUARANTINE.to_owned()
+        } else {
+            ladder::job_queue(&self.queue)
+        };
+        let mut message = self.copy();
+        let since = self.since().unwrap_or(now);
+        for (name, value) in [
+            (header::ATTEMPT, again.attempt.to_string()),
+            (header::HOP, (self.hop + 1).to_string()),
+            (header::SINCE, since.to_string()),
+            (header::DUE, again.due.to_string()),
+            (header::QUEUE, self.queue.clone()),
+            (header::DEFERRALS, again.deferrals.to_string()),
+            (header::SETTLED, self.settlement().to_string()),
+        ] {
+            message.headers.insert(name.to_owned(), value);
+        }
+        if again.once {
+            message.headers.insert(header::ONCE.into(), "1".into());
+        } else {
+            message.headers.remove(header::ONCE);
+        }
+        Delayed {
+            message,
+            key: ladder::key(wait, &destination),
+            level: ladder::top_level(wait),
+        }
+    }
+
+    /// From here on the message is the one that [`again`](Self::again) made.
+    pub(crate) fn replaced(&mut self) {
+        self.hop += 1;
+    }
+
+    /// The job as a dead letter.
+    pub(crate) fn dead(&self, error: &TaskError, now: Timestamp) -> Message {
+        let mut message = self.copy();
+        bury(&mut message, &self.queue, error, now);
+        for (name, value) in [
+            (header::ATTEMPT, self.attempt().to_string()),
+            (header::HOP, self.hop.to_string()),
+            (header::SETTLED, self.settlement().to_string()),
+        ] {
+            message.headers.insert(name.to_owned(), value);
+        }
+        message
+    }
+
+    fn copy(&self) -> Message {
+        let properties = &self.properties;
+        Message {
+            body: self.body.clone(),
+            id: properties.message_id.clone(),
+            kind: properties.kind.clone(),
+            priority: self.job.priority,
+            reply_to: properties.reply_to.clone(),
+            correlation_id: properties.correlation_id.clone(),
+            timestamp: properties.timestamp,
+            headers: properties.headers_to_keep(),
+            persistent: true,
+        }
+    }
+
+    fn number(&self, name: &str) -> Option<u32> {
+        number(&self.properties, name)
+    }
+
+    fn time(&self, name: &str) -> Option<Timestamp> {
+        self.properties.headers.get(name)?.parse().ok()
+    }
+}
+
+/// A message that is no job.
+#[derive(Debug)]
+pub(crate) struct Unreadable {
+    pub(crate) queue: String,
+    body: Vec<u8>,
+    properties: Properties,
+    pub(crate) error: JobError,
+}
+
+impl Unreadable {
+    pub(crate) fn dead(self, now: Timestamp) -> Message {
+        let error = TaskError::new("unreadable", self.error.to_string());
+        let mut message = Message {
+            headers: self.properties.headers_to_keep(),
+            body: self.body,
+            id: self.properties.message_id,
+            kind: self.properties.kind,
+            persistent: true,
+            ..Message::default()
+        };
+        bury(&mut message, &self.queue, &error, now);
+        message
+    }
+}
+
+fn bury(message: &mut Message, queue: &str, error: &TaskError, now: Timestamp) {
+    let text = cut(&error.message, MAX_ERROR_BYTES);
+    for (name, value) in [
+        (header::REASON, error.code.clone()),
+        (header::ERROR, text.to_owned()),
+        (header::QUEUE, queue.to_owned()),
+        (header::DIED_AT, now.to_string()),
+    ] {
+        message.headers.insert(name.to_owned(), value);
+    }
+}
+
+fn number(properties: &Properties, name: &str) -> Option<u32> {
+    properties.headers.get(name)?.parse().ok()
+}
+
+/// `now` and a while later, or the end of time.
+pub(crate) fn later(now: Timestamp, wait: Duration) -> Timestamp {
+    let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
+    now.saturating_add(wait).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn now() -> Timestamp {
+        "2026-01-15T10:30:00Z".parse().unwrap()
+    }
+
+    fn message(body: &serde_json::Value, headers: &[(&str, &str)]) -> JobMessage {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let properties = Properties {
+            reply_to: Some("answers".into()),
+            headers: headers.collect(),
+            ..Properties::default()
+        };
+        JobMessage::read("default", body.to_string().into_bytes(), properties).unwrap()
+    }
+
+    fn job() -> serde_json::Value {
+        json!({"id": "t1", "kind": "k", "user_id": "ann"})
+    }
+
+    fn again(due: Timestamp) -> Again {
+        Again {
+            due,
+            attempt: 3,
+            deferrals: 0,
+            alone: false,
+            once: false,
+        }
+    }
+
+    #[test]
+    fn the_next_message_knows_what_the_last_one_knew() {
+        let first = message(&job(), &[("traceparent", "00-ab"), ("x-death", "much")]);
+        let delayed = first.again(&again(later(now(), Duration::from_millis(5900))), now());
+        assert_eq!(
+            delayed.level,
+            Some(2),
+            "the fraction is waited for by the worker"
+        );
+        assert!(
+            delayed.key.ends_with(".1.0.1.jobs.default"),
+            "{}",
+            delayed.key
+        );
+        let properties = Properties {
+            headers: delayed.message.headers.clone(),
+            ..Properties::default()
+        };
+        let next = JobMessage::read("default", delayed.message.body, properties).unwrap();
+        assert_eq!((next.attempt(), next.hop()), (3, 1));
+        assert_eq!(next.since(), Some(now()));
+        assert_eq!(
+            next.due(now()),
+            Some(later(now(), Duration::from_millis(5900)))
+        );
+        assert_eq!(next.traceparent(), Some("00-ab"));
+        assert_eq!(delayed.message.reply_to.as_deref(), Some("answers"));
+        assert!(!delayed.message.headers.contains_key("x-death"));
+        assert_ne!(first.settlement(), next.settlement());
+        assert_eq!(first.end_id(), next.end_id());
+    }
+
+    #[test]
+    fn a_long_wait_is_cut_into_weeks() {
+        let year = later(now(), Duration::from_hours(365 * 24));
+        let delayed = message(&job(), &[]).again(&again(year), now());
+        assert_eq!(delayed.level, Some(19));
+        assert_eq!(delayed.message.headers[header::DUE], year.to_string());
+    }
+
+    #[test]
+    fn what_is_due_already_does_not_wait() {
+        let delayed = message(&job(), &[]).again(&again(now()), later(now(), Duration::MAX));
+        assert_eq!(delayed.level, None);
+    }
+
+    #[test]
+    fn a_job_in_quarantine_comes_home() {
+        let suspect = message(&job(), &[("x-delivery-count", "3")]);
+        assert_eq!(suspect.losses(), 3);
+        let alone = Again {
+            alone: true,
+            ..again(now())
+        };
+        let delayed = suspect.again(&alone, now());
+        assert!(delayed.key.ends_with(".quarantine"));
+        let properties = Properties {
+            headers: delayed.message.headers,
+            ..Properties::default()
+        };
+        let there = JobMessage::read("quarantine", delayed.message.body, properties).unwrap();
+        let there = there.home();
+        assert_eq!((there.queue.as_str(), there.losses()), ("default", 0));
+    }
+
+    #[test]
+    fn a_dead_letter_carries_its_reason_and_what_it_came_with() {
+        let message = message(
+            &job(),
+            &[("traceparent", "00-ab"), ("x-delivery-count", "12")],
+        );
+        let error = TaskError::new("exit_3", "ü".repeat(2000));
+        let letter = message.dead(&error, now());
+        assert_eq!(letter.headers["traceparent"], "00-ab");
+        assert!(!letter.headers.contains_key("x-delivery-count"));
+        assert_eq!(letter.headers["x-bellhop-reason"], "exit_3");
+        assert_eq!(letter.headers["x-bellhop-queue"], "default");
+        assert_eq!(letter.headers["x-bellhop-attempt"], "1");
+        assert_eq!(letter.headers["x-bellhop-died-at"], "2026-01-15T10:30:00Z");
+        assert_eq!(letter.headers["x-bellhop-error"].len(), MAX_ERROR_BYTES);
+        assert!(letter.persistent);
+    }
+
+    #[test]
+    fn a_replay_ends_anew() {
+        let first = message(&job(), &[]);
+        let replayed = message(&job(), &[(header::REPLAYS, "1"), (header::HOP, "4")]);
+        assert_ne!(first.end_id(), replayed.end_id());
+    }
+}

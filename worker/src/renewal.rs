@@ -1,0 +1,73 @@
+//! Jobs that run longer than RabbitMQ waits for an acknowledgement.
+//!
+//! A broker takes a message back that is not acknowledged within its `consumer_timeout`, and all
+//! others of the channel with it. So a long attempt trades its message in time: a copy goes into the
+//! delay ladder, to arrive when the attempt must be over, and the original is acknowledged. If the
+//! worker dies, the copy is the job; if the attempt ends, the copy is spent.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bellhop_common::wire::Order;
+use jiff::Timestamp;
+use tokio::time::sleep_until;
+use tracing::{info, warn};
+
+use crate::message::{Again, JobMessage, later};
+use crate::service::Service;
+use crate::settle::{acknowledge, order, place};
+
+/// After the longest time that the attempt and its end can take.
+const MARGIN: Duration = Duration::from_mins(2);
+
+/// Trades the message of an attempt that may take `limit` from now on. Never ends.
+pub(crate) async fn renew(
+    service: &Service,
+    message: &JobMessage,
+    limit: Duration,
+    renewed: &AtomicBool,
+) -> Infallible {
+    let began = Timestamp::now();
+    let patience = service.config.jobs.ack_timeout.0.mul_f64(0.8);
+    let id = &message.job.id;
+    while let Some(due) = service.in_hand.renewal(message, patience, Instant::now()) {
+        sleep_until(due.into()).await;
+    }
+    warn!(
+        task_id = id,
+        ?patience,
+        "the job has taken 80 % of the broker's patience (jobs.ack_timeout); its message is renewed"
+    );
+    let over = limit + service.config.jobs.grace.0 + MARGIN;
+    let again = Again {
+        due: later(began, over),
+        attempt: message.attempt(),
+        deferrals: 0,
+        alone: false,
+        once: true,
+    };
+    if matches!(place(service, message, &again).await, Ok(Ok(()))) {
+        // Before the acknowledgement: from here on the copy is this run's message.
+        renewed.store(true, Ordering::SeqCst);
+        if let Some(receipt) = service.in_hand.renewed(message) {
+            acknowledge(receipt, id).await;
+        }
+        info!(task_id = id, "renewed");
+    }
+    std::future::pending().await
+}
+
+/// The copy of a renewed message is of no use any more: its run has come to an end.
+pub(crate) async fn spend(service: &Service, message: &JobMessage) {
+    let spent = Order::Spent {
+        task_id: message.job.id.clone(),
+        hop: message.hop(),
+    };
+    if order(service, &spent).await.is_err() {
+        warn!(
+            task_id = message.job.id,
+            "the copy of its message will be looked up in the ledger"
+        );
+    }
+}

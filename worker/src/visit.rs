@@ -1,0 +1,363 @@
+//! A message's stay with this worker: may its job run now? → run → settle.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bellhop_common::amqp::Route;
+use bellhop_common::backoff::jitter;
+use jiff::Timestamp;
+use metrics::{Gauge, counter, gauge, histogram};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::ending::{Standing, end, look_up, release};
+use crate::execution::{self, End};
+use crate::feed::Feed;
+use crate::intake::Lane;
+use crate::ledger::Known;
+use crate::limits::{Leave, put_off};
+use crate::message::{Again, JobMessage, later};
+use crate::metric;
+use crate::outcome::Outcome;
+use crate::registry::Handler;
+use crate::renewal::spend;
+use crate::retry::Verdict;
+use crate::service::Service;
+use crate::settle::{OutOfTime, place, tell};
+
+/// A shorter wait is spent here, which is exact to the millisecond; a longer one in the delay
+/// ladder, which is exact to the second.
+const SHORT_WAIT: Duration = Duration::from_secs(1);
+
+/// Counts a job as running until dropped.
+struct Running(Gauge);
+
+impl Running {
+    fn begin(queue: &str, kind: String) -> Self {
+        let running = gauge!(metric::RUNNING, "queue" => queue.to_owned(), "kind" => kind);
+        running.increment(1.0);
+        Self(running)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+/// A message's stay with this worker.
+pub(crate) struct Visit {
+    pub(crate) lane: Arc<Lane>,
+    /// Fires when the job is to end.
+    pub(crate) cancel: CancellationToken,
+    /// There may be another message of this job.
+    pub(crate) in_doubt: bool,
+}
+
+/// What to do with a message before its job runs.
+enum Step {
+    Run(Arc<dyn Handler>),
+    End(Outcome),
+    /// Somebody else has dealt with it.
+    Release,
+    /// Its dead letter is written, its end perhaps not told.
+    Finish(Outcome),
+    /// It has to wait for its time.
+    Wait(Timestamp),
+    /// It came back too often, and must run alone.
+    Isolate,
+}
+
+impl Visit {
+    /// From the first look to the acknowledgement.
+    pub(crate) async fn work(
+        self,
+        service: &Service,
+        message: &mut JobMessage,
+    ) -> Result<(), OutOfTime> {
+        let policy = service.policy(&message.job);
+        let mut feed = Feed::new(policy.max_attempts);
+        let standing = Standing {
+            in_doubt: self.in_doubt,
+            buried: false,
+        };
+        let handler = match self.first_step(service, message).await? {
+            Step::Run(handler) => handler,
+            Step::End(outcome) => {
+                return end(service, &mut feed, message, &outcome, standing).await;
+            }
+            Step::Finish(outcome) => {
+                let standing = Standing {
+                    in_doubt: false,
+                    buried: true,
+                };
+                return end(service, &mut feed, message, &outcome, standing).await;
+            }
+            Step::Release => {
+                info!(task_id = message.job.id, "it was dealt with already");
+                release(service, message).await;
+                return Ok(());
+            }
+            Step::Wait(due) => return self.wait_until(service, &mut feed, message, due).await,
+            Step::Isolate => {
+                warn!(
+                    task_id = message.job.id,
+                    times = message.losses(),
+                    "its worker died too often; it will run alone"
+                );
+                let again = Again {
+                    alone: true,
+                    ..self.same_again(message, Timestamp::now())
+                };
+                return self.go_again(service, &mut feed, message, &again).await;
+            }
+        };
+        let _leave = match self.leave(service, message).await? {
+            Leave::Granted(leave) => leave,
+            Leave::After(wait) => {
+                let wait = put_off(wait, message.deferrals(), jitter());
+                let again = Again {
+                    deferrals: message.deferrals() + 1,
+                    ..self.same_again(message, later(Timestamp::now(), wait))
+                };
+                counter!(metric::DEFERRED, "kind" => message.job.kind.clone()).increment(1);
+                return self.go_again(service, &mut feed, message, &again).await;
+            }
+        };
+        let _place = tokio::select! {
+            biased;
+            () = service.stop.cancelled() => return Err(OutOfTime),
+            place = service.places.take(self.lane.index) => place,
+        };
+        self.run(service, &mut feed, message, handler).await
+    }
+
+    /// What the message itself, the ledger and the orders say.
+    async fn first_step(&self, service: &Service, message: &JobMessage) -> Result<Step, OutOfTime> {
+        if self.in_doubt {
+            match look_up(service, message).await? {
+                Known::Open => {}
+                Known::Settled => return Ok(Step::Release),
+                Known::Buried(error) => return Ok(Step::Finish(Outcome::Fail(error))),
+            }
+        }
+        if service.orders.is_spent(message) {
+            return Ok(Step::Release);
+        }
+        if service.orders.cancels(message) {
+            return Ok(Step::End(Outcome::Cancelled));
+        }
+        if message.losses() >= service.config.jobs.max_redeliveries {
+            return Ok(if self.lane.is_quarantine {
+                Step::End(lost_too_often(message.losses()))
+            } else {
+                Step::Isolate
+            });
+        }
+        let now = Timestamp::now();
+        if service.is_over(message, now) {
+            return Ok(Step::End(Outcome::fail(
+                "expired",
+                "its time was over before it could run",
+            )));
+        }
+        if let Some(due) = message.due(now).filter(|due| *due > now) {
+            let wait = Duration::try_from(due.duration_since(now)).unwrap_or_default();
+            if wait >= SHORT_WAIT {
+                return Ok(Step::Wait(due));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.cancel.cancelled() => return Ok(Step::End(Outcome::Cancelled)),
+                () = service.stop.cancelled() => return Err(OutOfTime),
+            }
+        }
+        Ok(match service.registry.get(&message.job.kind) {
+            Some(handler) => Step::Run(handler),
+            None => Step::End(unknown_kind(service, &message.job.kind)),
+        })
+    }
+
+    async fn leave(&self, service: &Service, message: &JobMessage) -> Result<Leave, OutOfTime> {
+        tokio::select! {
+            biased;
+            () = service.stop.cancelled() => Err(OutOfTime),
+            leave = service.limits.leave(&message.job.kind) => Ok(leave),
+        }
+    }
+
+    async fn run(
+        &self,
+        service: &Service,
+        feed: &mut Feed,
+        message: &mut JobMessage,
+        handler: Arc<dyn Handler>,
+    ) -> Result<(), OutOfTime> {
+        let kind = service.label(&message.job.kind);
+        let _running = Running::begin(&self.lane.queue, kind.clone());
+        if let Some(since) = message.since().filter(|_| message.is_fresh()) {
+            let waited = Timestamp::now().duration_since(since).unsigned_abs();
+            histogram!(metric::WAIT_SECONDS, "kind" => kind.clone()).record(waited);
+        }
+        let began = Instant::now();
+        let (ending, renewed) = execution::run(service, feed, message, handler, &self.cancel).await;
+        histogram!(metric::SECONDS, "kind" => kind.clone()).record(began.elapsed());
+        let settled = match ending {
+            End::Outcome(outcome) => {
+                let policy = service.policy(&message.job);
+                let verdict = policy.judge(outcome, message.attempt(), jitter());
+                self.settle(service, feed, message, verdict).await
+            }
+            End::Abandoned => {
+                counter!(metric::JOBS, "kind" => kind, "outcome" => "abandoned").increment(1);
+                self.hand_back(service, message).await;
+                Ok(())
+            }
+        };
+        if renewed && settled.is_ok() {
+            spend(service, message).await;
+        }
+        if settled.is_err() {
+            warn!(
+                task_id = message.job.id,
+                "its end could not be told in time; the job will run again"
+            );
+        }
+        settled
+    }
+
+    async fn settle(
+        &self,
+        service: &Service,
+        feed: &mut Feed,
+        message: &JobMessage,
+        verdict: Verdict,
+    ) -> Result<(), OutOfTime> {
+        let elsewhere = service.in_hand.may_be_elsewhere(message);
+        let standing = Standing {
+            in_doubt: self.in_doubt || elsewhere,
+            buried: false,
+        };
+        let (pause, error) = match verdict {
+            Verdict::End(outcome) => return end(service, feed, message, &outcome, standing).await,
+            Verdict::Again { pause, error } => (pause, error),
+        };
+        let now = Timestamp::now();
+        let due = later(now, pause);
+        if service.is_over(message, due) {
+            return end(service, feed, message, &Outcome::Fail(error), standing).await;
+        }
+        if standing.in_doubt && look_up(service, message).await? != Known::Open {
+            release(service, message).await;
+            return Ok(());
+        }
+        info!(
+            task_id = message.job.id,
+            kind = message.job.kind,
+            attempt = message.attempt(),
+            ?pause,
+            error = error.message,
+            "the attempt failed, trying again"
+        );
+        counter!(metric::JOBS, "kind" => service.label(&message.job.kind), "outcome" => "retrying")
+            .increment(1);
+        let again = Again {
+            attempt: message.attempt().saturating_add(1),
+            deferrals: 0,
+            ..self.same_again(message, due)
+        };
+        // Told first, because the next attempt may begin as soon as it is placed.
+        let status = feed.retrying(message, &error, due, now);
+        tell(service, message, &status).await;
+        if let Err(error) = place(service, message, &again).await? {
+            let outcome = Outcome::fail("too_large", error.to_string());
+            return end(service, feed, message, &outcome, standing).await;
+        }
+        release(service, message).await;
+        Ok(())
+    }
+
+    async fn wait_until(
+        &self,
+        service: &Service,
+        feed: &mut Feed,
+        message: &JobMessage,
+        due: Timestamp,
+    ) -> Result<(), OutOfTime> {
+        if message.is_fresh() {
+            let status = feed.scheduled(message, due, Timestamp::now());
+            tell(service, message, &status).await;
+        }
+        let again = self.same_again(message, due);
+        self.go_again(service, feed, message, &again).await
+    }
+
+    /// Replaces the message by another, and lets it go.
+    async fn go_again(
+        &self,
+        service: &Service,
+        feed: &mut Feed,
+        message: &JobMessage,
+        again: &Again,
+    ) -> Result<(), OutOfTime> {
+        if let Err(error) = place(service, message, again).await? {
+            let outcome = Outcome::fail("too_large", error.to_string());
+            let standing = Standing {
+                in_doubt: self.in_doubt,
+                buried: false,
+            };
+            return end(service, feed, message, &outcome, standing).await;
+        }
+        release(service, message).await;
+        Ok(())
+    }
+
+    /// The same attempt, at another time.
+    fn same_again(&self, message: &JobMessage, due: Timestamp) -> Again {
+        Again {
+            due,
+            attempt: message.attempt(),
+            deferrals: message.deferrals(),
+            alone: self.lane.is_quarantine,
+            once: message.is_suspect(),
+        }
+    }
+
+    /// Another worker runs it, without this attempt having counted. Through the ladder: a message
+    /// that is merely returned looks as if its worker had died.
+    async fn hand_back(&self, service: &Service, message: &JobMessage) {
+        let task_id = &message.job.id;
+        warn!(task_id, "out of time, the job goes back to its queue");
+        let again = self.same_again(message, Timestamp::now());
+        let delayed = message.again(&again, Timestamp::now());
+        let exchange = service.names.delay();
+        let route = Route {
+            exchange: &exchange,
+            key: &delayed.key,
+            mandatory: true,
+        };
+        let placing = service.publisher.publish(route, &delayed.message);
+        match tokio::time::timeout(Duration::from_secs(1), placing).await {
+            Ok(Ok(())) => release(service, message).await,
+            // The broker notices when the connection closes.
+            _ => drop(service.in_hand.let_go(message)),
+        }
+    }
+}
+
+fn unknown_kind(service: &Service, kind: &str) -> Outcome {
+    let known: Vec<_> = service.registry.kinds().collect();
+    Outcome::fail(
+        "unknown_kind",
+        format!(
+            "this worker has no handler for `{kind}`; it knows: {}",
+            known.join(", ")
+        ),
+    )
+}
+
+fn lost_too_often(times: u32) -> Outcome {
+    let message = format!("its worker died {times} times while running it and nothing else");
+    Outcome::fail("worker_lost", message)
+}
