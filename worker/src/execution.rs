@@ -45,6 +45,7 @@ pub(crate) async fn run(
         task_id: job.id.clone(),
         user_id: job.user_id.clone(),
         attempt,
+        traceparent: None,
         progress,
         cancelled: cancelled.clone(),
     };

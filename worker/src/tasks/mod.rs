@@ -2,6 +2,7 @@
 
 mod checksum;
 mod exec;
+mod output;
 
 pub use checksum::{Checksum, ChecksumArgs, RootError};
-pub use exec::{Exec, ExecConfig, InvalidExec};
+pub use exec::{Exec, ExecConfig, ExecLimits, InvalidExec};
