@@ -8,7 +8,7 @@ use bellhop_common::enqueue::enqueue;
 use bellhop_common::telemetry::{Component, init_logs};
 use bellhop_common::wire::Job;
 use bellhop_common::{shutdown, tls};
-use bellhop_worker::tasks::{Checksum, Exec};
+use bellhop_worker::tasks::{Checksum, Endpoint, Exec};
 use bellhop_worker::{Registry, WorkerConfig};
 use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
@@ -107,6 +107,9 @@ fn registry(config: &WorkerConfig) -> anyhow::Result<Registry> {
     }
     for (kind, exec) in &config.exec {
         registry = registry.with_handler(kind, Exec::new(kind, exec.clone())?);
+    }
+    for (kind, endpoint) in &config.endpoint {
+        registry = registry.with_handler(kind, Endpoint::new(kind, endpoint.clone())?);
     }
     Ok(registry)
 }

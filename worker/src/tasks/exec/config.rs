@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn each_wrong_value_is_named_with_its_kind() {
         for (config, wants) in [
-            (r#"{}"#, "command names no program"),
+            ("{}", "command names no program"),
             (r#"{"command": ["", "x"]}"#, "command names no program"),
             (r#"{"command": ["a\u0000"]}"#, "command has a NUL"),
             (r#"{"env": ["A=B"]}"#, "env has \"A=B\""),

@@ -92,7 +92,10 @@ async fn a_program_that_spins_is_ended() {
     let error = failure(spin).await;
     assert_eq!(error.code, "cpu_limit");
     assert!(error.message.contains("limits.cpu (1ms)"), "{error:?}");
-    // One that does not listen.
+}
+
+#[tokio::test]
+async fn a_program_that_spins_and_does_not_listen_is_killed() {
     let deaf = limited(
         sh("trap '' XCPU; while :; do :; done"),
         cpu(Duration::from_secs(1)),
