@@ -1,8 +1,10 @@
 //! The worker: takes jobs from RabbitMQ, runs them, and publishes every change.
 //!
 //! A delivery goes `intake` → `execution` → `settle`. Handlers are [`Task`]s, or [`Handler`]s
-//! whose kind comes from the configuration, in a [`Registry`]. [`run`] is the service.
+//! whose kind comes from the configuration, in a [`Registry`]. [`run`] is the service, [`main()`]
+//! the program around it.
 
+mod cli;
 mod config;
 mod execution;
 mod feed;
@@ -17,6 +19,8 @@ mod settle;
 mod task;
 pub mod tasks;
 
+pub use bellhop_common::wire::{Progress, TaskError};
+pub use cli::main;
 pub use config::{FilesConfig, HttpConfig, JobsConfig, KindConfig, QueueConfig, WorkerConfig};
 pub use outcome::Outcome;
 pub use rate::Rate;

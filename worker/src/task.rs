@@ -12,8 +12,7 @@ use crate::outcome::Outcome;
 /// A kind of job, and what runs it.
 ///
 /// ```
-/// use bellhop_worker::{Outcome, Task, TaskContext};
-/// use bellhop_common::wire::Progress;
+/// use bellhop_worker::{Outcome, Progress, Task, TaskContext};
 ///
 /// struct Greet;
 ///
