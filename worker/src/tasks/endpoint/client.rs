@@ -2,11 +2,16 @@
 
 use std::error::Error;
 use std::fmt;
+use std::time::Duration;
 
 use bellhop_common::tls;
 use reqwest::{Certificate, Client, Url, redirect};
 
 use super::config::EndpointConfig;
+
+/// How long a connection is kept for the next job. A server that closes it just when that job is
+/// posted would cost an attempt; common servers do so after 2 to 5 s.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// A client for one endpoint.
 pub(super) fn client(config: &EndpointConfig, url: &Url) -> Result<Client, String> {
@@ -16,6 +21,7 @@ pub(super) fn client(config: &EndpointConfig, url: &Url) -> Result<Client, Strin
         .user_agent(concat!("bellhop-worker/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())
         .no_proxy()
+        .pool_idle_timeout(IDLE)
         .connect_timeout(config.connect_timeout.0);
     if url.scheme() == "http" {
         // The system's certificates are not needed: they cost memory, and may be missing.

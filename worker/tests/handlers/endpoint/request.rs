@@ -1,5 +1,7 @@
 //! What the server is asked.
 
+use std::time::Duration;
+
 use bellhop_common::config::Secret;
 use bellhop_worker::tasks::{Endpoint, EndpointConfig};
 use bellhop_worker::{Handler, Outcome, TaskContext};
@@ -96,6 +98,26 @@ async fn an_id_that_no_header_can_hold_is_no_crash() {
         json!({}),
     );
     assert_eq!(failed(running.outcome().await).code, "bad_task_id");
+}
+
+/// It may be about to be closed by the server.
+#[tokio::test]
+async fn a_connection_that_was_idle_is_not_used_again() {
+    let server = Server::start().await;
+    let endpoint = Endpoint::new("k", EndpointConfig::new(server.url("/"))).unwrap();
+    let run = || endpoint.run(TaskContext::detached().0, json!({}));
+    let mut connections = Vec::new();
+    for n in 0..2 {
+        let answer = async {
+            let mut call = server.call().await;
+            call.send(ok("application/json", &n.to_string())).await;
+            call
+        };
+        let (outcome, call) = tokio::join!(run(), answer);
+        assert_eq!(outcome, Outcome::Done(json!(n)));
+        connections.push(call);
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+    }
 }
 
 /// In a process of its own, because the variable is the process's: this test runs itself again.
