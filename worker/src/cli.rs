@@ -1,24 +1,63 @@
 //! The commands.
 
+use std::path::Path;
+use std::process::ExitCode;
+
 use anyhow::Context as _;
 use bellhop_common::amqp::{Names, Publisher, PublisherTask, Topology};
-use bellhop_common::cli::{health_check, say};
+use bellhop_common::cli::{complain, health_check, say};
 use bellhop_common::config::{ConfigFlags, LogConfig, Sources, to_redacted_toml};
 use bellhop_common::enqueue::{cancel, enqueue};
 use bellhop_common::telemetry::{Component, init_logs};
 use bellhop_common::wire::Job;
 use bellhop_common::{shutdown, tls};
-use bellhop_worker::tasks::{Checksum, Exec};
-use bellhop_worker::{Registry, WorkerConfig};
 use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
+use crate::config::WorkerConfig;
+use crate::registry::Registry;
+use crate::service;
+use crate::tasks::{Checksum, Endpoint, Exec};
+
+/// The program `worker` with `tasks` besides those that the configuration names: reads the command
+/// line, runs the command to its end, and says on standard error why it failed.
+///
+/// ```no_run
+/// # use bellhop_worker::{Outcome, Registry, Task, TaskContext};
+/// # struct Greet;
+/// # impl Task for Greet {
+/// #     const KIND: &'static str = "greet";
+/// #     type Args = String;
+/// #     async fn run(&self, _: TaskContext, name: String) -> Outcome { Outcome::done(&name) }
+/// # }
+/// #[tokio::main]
+/// async fn main() -> std::process::ExitCode {
+///     bellhop_worker::main(Registry::new().with(Greet)).await
+/// }
+/// ```
+pub async fn main(tasks: Registry) -> ExitCode {
+    match Cli::parse().run(tasks).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&program(), &error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What this program is called.
+fn program() -> String {
+    let path = std::env::args_os().next();
+    let name = path.as_deref().map(Path::new).and_then(Path::file_name);
+    name.map_or_else(|| "worker".into(), |name| name.to_string_lossy().into())
+}
+
 /// Runs background jobs from RabbitMQ.
 #[derive(Debug, Parser)]
 #[command(name = "worker", version)]
-pub(crate) struct Cli {
+struct Cli {
     #[command(subcommand)]
     command: Command,
 }
@@ -76,12 +115,12 @@ struct Enqueue {
 }
 
 impl Cli {
-    pub(crate) async fn run(self) -> anyhow::Result<()> {
+    async fn run(self, tasks: Registry) -> anyhow::Result<()> {
         match self.command {
             Command::Run {
                 config,
                 check_config,
-            } => run(&config, check_config).await,
+            } => run(&config, check_config, tasks).await,
             Command::Enqueue(job) => job.run().await,
             Command::Cancel { id, user, config } => {
                 cancel_task(&config, &id, user.as_deref()).await
@@ -94,9 +133,9 @@ impl Cli {
     }
 }
 
-async fn run(flags: &ConfigFlags, check_config: bool) -> anyhow::Result<()> {
+async fn run(flags: &ConfigFlags, check_config: bool, tasks: Registry) -> anyhow::Result<()> {
     let config: WorkerConfig = Sources::of_process(flags).load()?;
-    let registry = registry(&config)?;
+    let registry = with_configured(tasks, &config)?;
     if check_config {
         say(to_redacted_toml(&config).trim_end());
         return Ok(());
@@ -107,12 +146,20 @@ async fn run(flags: &ConfigFlags, check_config: bool) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on http.listen = {listen}"))?;
     let shutdown = shutdown::on_signal().context("cannot handle signals")?;
-    Ok(bellhop_worker::run(listener, config, registry, shutdown).await?)
+    Ok(service::run(listener, config, registry, shutdown).await?)
 }
 
-/// The tasks that come with the worker, as far as they are configured.
-fn registry(config: &WorkerConfig) -> anyhow::Result<Registry> {
-    let mut registry = Registry::new();
+/// Adds the tasks that come with the worker, as far as they are configured.
+fn with_configured(mut registry: Registry, config: &WorkerConfig) -> anyhow::Result<Registry> {
+    let configured = config.exec.keys().map(|kind| ("exec", kind));
+    let configured = configured.chain(config.endpoint.keys().map(|kind| ("endpoint", kind)));
+    for (section, kind) in configured {
+        anyhow::ensure!(
+            registry.get(kind).is_none(),
+            "{section}.{kind:?} would replace the task of that kind which this program brings: \
+             take another kind"
+        );
+    }
     if let Some(root) = &config.files.root {
         let checksum = Checksum::new(root.clone())
             .with_context(|| format!("files.root = {}", root.display()))?;
@@ -120,6 +167,9 @@ fn registry(config: &WorkerConfig) -> anyhow::Result<Registry> {
     }
     for (kind, exec) in &config.exec {
         registry = registry.with_handler(kind, Exec::new(kind, exec.clone())?);
+    }
+    for (kind, endpoint) in &config.endpoint {
+        registry = registry.with_handler(kind, Endpoint::new(kind, endpoint.clone())?);
     }
     Ok(registry)
 }

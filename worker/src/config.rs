@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::rate::Rate;
 use crate::task::Task as _;
-use crate::tasks::{Checksum, ExecConfig};
+use crate::tasks::{Checksum, EndpointConfig, ExecConfig};
 
 /// Everything that `worker run` reads.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -35,6 +35,8 @@ pub struct WorkerConfig {
     pub files: FilesConfig,
     /// Programs that run jobs, by kind.
     pub exec: BTreeMap<String, ExecConfig>,
+    /// URLs that run jobs, by kind.
+    pub endpoint: BTreeMap<String, EndpointConfig>,
 }
 
 impl Default for WorkerConfig {
@@ -49,7 +51,17 @@ impl Default for WorkerConfig {
             queues: BTreeMap::from([("default".to_owned(), QueueConfig::default())]),
             files: FilesConfig::default(),
             exec: BTreeMap::new(),
+            endpoint: BTreeMap::new(),
         }
+    }
+}
+
+impl WorkerConfig {
+    /// How long an attempt at a kind of job may take, where its `[exec]` or `[endpoint]` says.
+    #[must_use]
+    pub fn handler_timeout(&self, kind: &str) -> Option<HumanDuration> {
+        let exec = self.exec.get(kind).and_then(|exec| exec.timeout);
+        exec.or_else(|| self.endpoint.get(kind)?.timeout)
     }
 }
 
@@ -205,6 +217,20 @@ impl ServiceConfig for WorkerConfig {
                 problems.push(format!(
                     "exec.{kind:?} would replace the built-in task of that kind: take another kind, or \
                      remove files.root"
+                ));
+            }
+        }
+        for (kind, endpoint) in &self.endpoint {
+            problems.extend(endpoint.problems(kind));
+            if self.exec.contains_key(kind) {
+                problems.push(format!(
+                    "endpoint.{kind:?} and exec.{kind:?} are for the same kind: remove one of them"
+                ));
+            }
+            if kind == Checksum::KIND && self.files.root.is_some() {
+                problems.push(format!(
+                    "endpoint.{kind:?} would replace the built-in task of that kind: take another \
+                     kind, or remove files.root"
                 ));
             }
         }

@@ -62,6 +62,7 @@ pub(crate) async fn run(
         task_id: message.job.id.clone(),
         user_id: message.job.user_id.clone(),
         attempt: message.attempt(),
+        traceparent: message.traceparent().map(str::to_owned),
         progress,
         cancelled: cancelled.clone(),
     };

@@ -1,8 +1,10 @@
 //! The worker: takes jobs from RabbitMQ, runs them, and publishes every change.
 //!
 //! A delivery goes `intake` → `visit` → `execution` → `ending`. Handlers are [`Task`]s, or [`Handler`]s
-//! whose kind comes from the configuration, in a [`Registry`]. [`run`] is the service.
+//! whose kind comes from the configuration, in a [`Registry`]. [`run`] is the service, [`main()`]
+//! the program around it.
 
+mod cli;
 mod config;
 mod ending;
 mod execution;
@@ -27,6 +29,8 @@ mod task;
 pub mod tasks;
 mod visit;
 
+pub use bellhop_common::wire::{Progress, TaskError};
+pub use cli::main;
 pub use config::{FilesConfig, HttpConfig, JobsConfig, KindConfig, QueueConfig, WorkerConfig};
 pub use outcome::Outcome;
 pub use rate::Rate;

@@ -1,18 +1,10 @@
 //! `worker`: the service and its small tools.
 
-mod cli;
-
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use bellhop_worker::Registry;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match cli::Cli::parse().run().await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            bellhop_common::cli::complain("worker", &error);
-            ExitCode::FAILURE
-        }
-    }
+    bellhop_worker::main(Registry::new()).await
 }

@@ -104,7 +104,7 @@ impl Service {
     /// default; and never beyond the job's own end.
     pub(crate) fn time_limit(&self, message: &JobMessage, now: Timestamp) -> TimeLimit {
         let job = &message.job;
-        let of_handler = || self.config.exec.get(&job.kind)?.timeout;
+        let of_handler = || self.config.handler_timeout(&job.kind);
         let limit = job
             .timeout_s
             .map(Duration::from_secs)

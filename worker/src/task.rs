@@ -12,8 +12,7 @@ use crate::outcome::Outcome;
 /// A kind of job, and what runs it.
 ///
 /// ```
-/// use bellhop_worker::{Outcome, Task, TaskContext};
-/// use bellhop_common::wire::Progress;
+/// use bellhop_worker::{Outcome, Progress, Task, TaskContext};
 ///
 /// struct Greet;
 ///
@@ -54,6 +53,8 @@ pub struct TaskContext {
     pub user_id: String,
     /// Which attempt this is, from 1.
     pub attempt: u32,
+    /// The W3C trace context that the job came with, for calls to other services.
+    pub traceparent: Option<String>,
     pub(crate) progress: watch::Sender<Option<Progress>>,
     pub(crate) cancelled: CancellationToken,
 }
@@ -67,6 +68,7 @@ impl TaskContext {
             task_id: "detached".into(),
             user_id: "nobody".into(),
             attempt: 1,
+            traceparent: None,
             progress,
             cancelled: CancellationToken::new(),
         };

@@ -1,7 +1,9 @@
 //! The HTTP side of a service: an accept loop, and the pages that say how it is.
 
+mod retry_after;
 mod serve;
 mod status;
 
+pub use retry_after::retry_after;
 pub use serve::{Limits, serve};
 pub use status::{not_found, status_routes};

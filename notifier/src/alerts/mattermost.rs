@@ -8,6 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use bellhop_common::http::retry_after;
 use jiff::Timestamp;
 use reqwest::header::{LOCATION, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode, Url, redirect};
@@ -180,8 +181,8 @@ impl Mattermost {
         let mut response = request.send().await.map_err(no_answer)?;
         let status = response.status();
         let header = |name| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
-        let retry_after =
-            header(RETRY_AFTER).and_then(|asked| wait_asked(&asked, Timestamp::now()));
+        let retry_after = header(RETRY_AFTER)
+            .and_then(|asked| retry_after(&asked, Timestamp::now(), RETRY_AFTER_MAX));
         let location = header(LOCATION);
         let body = read_some(&mut response).await.map_err(no_answer)?;
         let answer = Answer {
@@ -285,21 +286,6 @@ fn presentable(text: &str, hook_id: &str) -> String {
             .unwrap_or_default(),
     );
     text
-}
-
-/// Reads a `Retry-After`: seconds, or a date. `None` when it is neither.
-fn wait_asked(header: &str, now: Timestamp) -> Option<Duration> {
-    let header = header.trim();
-    let wait = if let Ok(seconds) = header.parse() {
-        Duration::from_secs(seconds)
-    } else {
-        let date = jiff::fmt::rfc2822::DateTimeParser::new()
-            .parse_timestamp(header)
-            .ok()?;
-        // A date in the past asks for no wait.
-        Duration::try_from(date.duration_since(now)).unwrap_or_default()
-    };
-    Some(wait.min(RETRY_AFTER_MAX))
 }
 
 /// How long to wait before the next attempt.

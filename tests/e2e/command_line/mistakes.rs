@@ -79,6 +79,26 @@ const MISTAKES: &[Mistake] = &[
         &["files.root = /does/not/exist", "No such file"],
     ),
     (
+        "worker run --check-config --set exec.k.command=[\"true\"] --set exec.k.limits.open_files=99999999999",
+        &[],
+        &["exec.\"k\".limits.open_files", "hard limit"],
+    ),
+    (
+        "worker run --check-config --set endpoint.k.url=ftp://bellhop:hunter2-amqp@h/",
+        &[],
+        &["endpoint.\"k\".url", "http://"],
+    ),
+    (
+        "worker run --check-config --set endpoint.k=https://bellhop:hunter2-amqp@h/",
+        &[],
+        &["--set endpoint.k"],
+    ),
+    (
+        "worker run --check-config --set endpoint.k.url=https://h/ --set endpoint.k.ca_file=/does/not/exist.pem",
+        &[],
+        &["endpoint.\"k\".ca_file", "/does/not/exist.pem"],
+    ),
+    (
         "worker run --set log.level=bellhop=loud",
         &[],
         &["log.level", "loud"],

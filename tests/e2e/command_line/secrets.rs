@@ -11,7 +11,8 @@ use bellhop_tests::program::command;
 use bellhop_tests::stack::{PATIENCE, SECRET, Stack, http, token};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStderr};
 use tokio::time::{sleep, timeout};
 
@@ -92,6 +93,57 @@ async fn a_password_that_the_broker_refuses_is_not_logged() {
     }
 }
 
+async fn until_ready(address: SocketAddr) {
+    let ready = format!("http://{address}/readyz");
+    while http().get(&ready).send().await.unwrap().status() != 200 {
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Answers one request with all that stood in it.
+async fn refuse_one(listener: TcpListener) {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut request = vec![0; 16 * 1024];
+    let count = stream.read(&mut request).await.unwrap();
+    let said = String::from_utf8_lossy(&request[..count]);
+    let said = said.split("authorization").next().unwrap();
+    let answer = format!("HTTP/1.1 403 X\r\nconnection: close\r\n\r\n{said}");
+    stream.write_all(answer.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    // What of the request was still under way would otherwise reset the connection.
+    stream.read_to_end(&mut request).await.unwrap();
+}
+
+#[tokio::test]
+async fn no_secret_of_an_endpoint_is_logged_or_told() {
+    let stack = Stack::shared();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let settings = [
+        format!("http.listen={address}"),
+        format!("endpoint.k.url=http://ann:hunter2-login@{host}/hunter2-path?key=hunter2-query"),
+        "endpoint.k.headers.x-key=hunter2-header".to_owned(),
+    ];
+    let mut worker = Logged::start("worker", &stack, "trace", &settings);
+    worker.until("worker started").await;
+    until_ready(address).await;
+    let refusing = tokio::spawn(refuse_one(listener));
+    stack.enqueue("k", json!({}), "ann").await;
+    let dead = stack.rabbit().await.take("dead").await;
+    refusing.await.unwrap();
+    let log = worker.ended().await;
+    assert!(log.contains("TRACE"));
+    has_no_secret(&log);
+    let told = format!(
+        "{:?}\n{}",
+        dead.headers,
+        String::from_utf8_lossy(&dead.body)
+    );
+    assert!(told.contains("http_403"), "{told}");
+    has_no_secret(&told);
+}
+
 /// Connects in every way and sends the token to places where it does not belong.
 async fn drive_sockets(address: SocketAddr, ann: &str) {
     let mut by_header = Client::connect(address, ann).await;
@@ -152,10 +204,7 @@ async fn no_secret_is_logged_whatever_happens() {
     ];
     let mut notifier = Logged::start("notifier", &stack, "trace", &settings);
     notifier.until("notifier started").await;
-    let ready = format!("http://{address}/readyz");
-    while http().get(&ready).send().await.unwrap().status() != 200 {
-        sleep(Duration::from_millis(20)).await;
-    }
+    until_ready(address).await;
     let ann = token("ann");
     drive_sockets(address, &ann).await;
     drive_jobs(&stack, address, &ann).await;

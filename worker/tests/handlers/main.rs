@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod checksum;
 #[cfg(test)]
+mod endpoint;
+#[cfg(test)]
 mod exec;
 #[cfg(test)]
 mod scratch;

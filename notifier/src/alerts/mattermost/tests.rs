@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use tokio::net::TcpListener;
 
 use super::super::double::Mattermost as Server;
@@ -265,28 +264,6 @@ fn an_address_is_checked_and_never_shown() {
 fn the_client_does_not_show_the_address() {
     let client = client_for("https://chat.example.com/hooks/abc123", TIMEOUT);
     assert!(!format!("{client:?}").contains("abc123"));
-}
-
-#[test]
-fn a_wait_is_given_in_seconds_or_as_a_date() {
-    let now: Timestamp = "2015-10-21T07:28:00Z".parse().unwrap();
-    let wait = |header| wait_asked(header, now).map(|wait| wait.as_secs());
-    assert_eq!(wait("120"), Some(120));
-    assert_eq!(wait(" 0 "), Some(0));
-    assert_eq!(wait("3601"), Some(3600));
-    assert_eq!(wait("Wed, 21 Oct 2015 07:28:30 GMT"), Some(30));
-    assert_eq!(wait("Wed, 21 Oct 2015 07:27:00 GMT"), Some(0));
-    assert_eq!(wait("Thu, 22 Oct 2015 07:28:00 GMT"), Some(3600));
-    for neither in [
-        "",
-        "soon",
-        "-1",
-        "1.5",
-        "2015-10-21T07:29:00Z",
-        "Wed, 31 Feb 2015 07:28:00 GMT",
-    ] {
-        assert_eq!(wait(neither), None, "{neither}");
-    }
 }
 
 #[test]

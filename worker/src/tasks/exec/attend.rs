@@ -10,9 +10,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::child::{Pipes, ProcessGroup};
-use super::output::{Output, TooLong};
 use super::tail::Tail;
 use crate::task::TaskContext;
+use crate::tasks::output::{Output, TooLarge};
 
 /// How long the output of a program that has ended is read on, when another process holds the
 /// pipe open.
@@ -22,13 +22,13 @@ const DRAIN: Duration = Duration::from_secs(1);
 pub(super) enum Ending {
     Itself,
     Cancelled,
-    TooLong,
+    TooLarge(TooLarge),
 }
 
 /// Stays with the program until its end, or until there is a reason to kill it.
 pub(super) async fn attend(
     group: &ProcessGroup,
-    mut streams: Pin<&mut impl Future<Output = Result<(), TooLong>>>,
+    mut streams: Pin<&mut impl Future<Output = Result<(), TooLarge>>>,
     cancelled: &CancellationToken,
     grace: Duration,
 ) -> Ending {
@@ -41,7 +41,7 @@ pub(super) async fn attend(
             _ = &mut ended => break,
             result = &mut streams, if streaming => match result {
                 Ok(()) => streaming = false,
-                Err(TooLong) => return Ending::TooLong,
+                Err(excess) => return Ending::TooLarge(excess),
             },
             () = cancelled.cancelled() => {
                 group.terminate();
@@ -49,7 +49,8 @@ pub(super) async fn attend(
                 // told to end, it does so before the program it waits for.
                 let all = async {
                     if streaming {
-                        drop(streams.await);
+                        // It is being ended as it is.
+                        _ = streams.await;
                     }
                     drop(ended.await);
                 };
@@ -58,8 +59,8 @@ pub(super) async fn attend(
             }
         }
     }
-    if streaming && let Ok(Err(TooLong)) = timeout(DRAIN, streams).await {
-        return Ending::TooLong;
+    if streaming && let Ok(Err(excess)) = timeout(DRAIN, streams).await {
+        return Ending::TooLarge(excess);
     }
     Ending::Itself
 }
@@ -71,7 +72,7 @@ pub(super) async fn streams(
     output: &mut Output,
     tail: &mut Tail,
     ctx: &TaskContext,
-) -> Result<(), TooLong> {
+) -> Result<(), TooLarge> {
     let lines = |bytes: &[u8]| output.push(bytes, |progress| ctx.progress(progress));
     let errors = |bytes: &[u8]| {
         tail.push(bytes);
@@ -85,7 +86,7 @@ pub(super) async fn streams(
     Ok(())
 }
 
-async fn feed(stdin: Option<ChildStdin>, args: Value) -> Result<(), TooLong> {
+async fn feed(stdin: Option<ChildStdin>, args: Value) -> Result<(), TooLarge> {
     let Some(mut stdin) = stdin else {
         return Ok(());
     };
@@ -100,8 +101,8 @@ async fn feed(stdin: Option<ChildStdin>, args: Value) -> Result<(), TooLong> {
 
 async fn read(
     pipe: Option<impl AsyncRead + Unpin>,
-    mut take: impl FnMut(&[u8]) -> Result<(), TooLong>,
-) -> Result<(), TooLong> {
+    mut take: impl FnMut(&[u8]) -> Result<(), TooLarge>,
+) -> Result<(), TooLarge> {
     let Some(mut pipe) = pipe else { return Ok(()) };
     let mut buffer = vec![0; 16 * 1024];
     loop {

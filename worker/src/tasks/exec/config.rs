@@ -7,6 +7,8 @@ use bellhop_common::config::{HumanDuration, HumanSize, Secret};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::limits::ExecLimits;
+
 /// What a program always gets from the worker's own environment, as far as it is set there.
 /// Nothing else is passed on unasked: the worker's environment holds the broker's password.
 pub(super) const ALWAYS_PASSED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
@@ -26,10 +28,16 @@ pub struct ExecConfig {
     pub cwd: Option<PathBuf>,
     /// The longest line on stdout, and so the largest result.
     pub max_output: HumanSize,
+    /// How much may come on stdout in all.
+    pub max_total_output: HumanSize,
+    /// The exit codes, 1 to 255, that ask for another attempt.
+    pub retry_exit_codes: Vec<u8>,
     /// How long after SIGTERM the program is killed.
     pub grace: HumanDuration,
     /// Environment variables to set. Their values are never printed.
     pub set_env: BTreeMap<String, Secret>,
+    /// What each of its processes may use.
+    pub limits: ExecLimits,
 }
 
 impl Default for ExecConfig {
@@ -40,8 +48,12 @@ impl Default for ExecConfig {
             env: Vec::new(),
             cwd: None,
             max_output: HumanSize::kib(1024),
+            max_total_output: HumanSize::kib(64 * 1024),
+            // `EX_TEMPFAIL` of `sysexits.h`.
+            retry_exit_codes: vec![75],
             grace: HumanDuration::from_secs(5),
             set_env: BTreeMap::new(),
+            limits: ExecLimits::default(),
         }
     }
 }
@@ -102,12 +114,25 @@ impl ExecConfig {
         if self.max_output.0 == 0 {
             problem("max_output", "must be more than zero");
         }
+        if self.max_total_output < self.max_output {
+            problem(
+                "max_total_output",
+                &format!(
+                    "({}) is less than max_output ({}), which one line may have",
+                    self.max_total_output, self.max_output
+                ),
+            );
+        }
+        if self.retry_exit_codes.contains(&0) {
+            problem("retry_exit_codes", "has 0, which is success");
+        }
         if self.timeout.is_some_and(|timeout| timeout.0.is_zero()) {
             problem(
                 "timeout",
                 "must be more than zero; leave it out for the worker's own",
             );
         }
+        problems.extend(self.limits.problems(kind));
         problems
     }
 }
@@ -150,56 +175,34 @@ mod tests {
 
     #[test]
     fn each_wrong_value_is_named_with_its_kind() {
-        let ok = || ExecConfig::new(["true"]);
         for (config, wants) in [
+            ("{}", "command names no program"),
+            (r#"{"command": ["", "x"]}"#, "command names no program"),
+            (r#"{"command": ["a\u0000"]}"#, "command has a NUL"),
+            (r#"{"env": ["A=B"]}"#, "env has \"A=B\""),
+            (r#"{"set_env": {"": "x"}}"#, "set_env has \"\""),
             (
-                ExecConfig::default(),
-                "exec.\"a.b\".command names no program",
+                r#"{"set_env": {"A": "x\u0000"}}"#,
+                "set_env has a NUL character in \"A\"",
             ),
+            (r#"{"max_output": 0}"#, "max_output must"),
             (
-                ExecConfig::new(["", "x"]),
-                "exec.\"a.b\".command names no program",
+                r#"{"max_total_output": "1023KiB"}"#,
+                "max_total_output (1023KiB) is less than max_output (1MiB)",
             ),
-            (ExecConfig::new(["a\0"]), "exec.\"a.b\".command has a NUL"),
-            (
-                ExecConfig {
-                    env: vec!["A=B".into()],
-                    ..ok()
-                },
-                "exec.\"a.b\".env has \"A=B\"",
-            ),
-            (
-                ExecConfig {
-                    set_env: [(String::new(), Secret::new("x"))].into(),
-                    ..ok()
-                },
-                "exec.\"a.b\".set_env has \"\"",
-            ),
-            (
-                ExecConfig {
-                    set_env: [("A".into(), Secret::new("x\0"))].into(),
-                    ..ok()
-                },
-                "exec.\"a.b\".set_env has a NUL character in \"A\"",
-            ),
-            (
-                ExecConfig {
-                    max_output: HumanSize(0),
-                    ..ok()
-                },
-                "exec.\"a.b\".max_output must",
-            ),
-            (
-                ExecConfig {
-                    timeout: Some(HumanDuration::from_secs(0)),
-                    ..ok()
-                },
-                "exec.\"a.b\".timeout must",
-            ),
+            (r#"{"retry_exit_codes": [75, 0]}"#, "retry_exit_codes has 0"),
+            (r#"{"timeout": "0s"}"#, "timeout must"),
+            (r#"{"limits": {"open_files": 3}}"#, "limits.open_files must"),
         ] {
+            let mut fields: serde_json::Value = serde_json::from_str(config).unwrap();
+            if !wants.starts_with("command") {
+                fields["command"] = serde_json::json!(["true"]);
+            }
+            let config: ExecConfig = serde_json::from_value(fields).unwrap();
             let problems = config.problems("a.b");
             assert_eq!(problems.len(), 1, "{problems:?}");
-            assert!(problems[0].starts_with(wants), "{problems:?}");
+            let wants = format!("exec.\"a.b\".{wants}");
+            assert!(problems[0].starts_with(&wants), "{problems:?}");
         }
     }
 }

@@ -7,7 +7,7 @@
 //! # What the program gets
 //! - **stdin**: the job's `args` as JSON in one line, then the end of the file. It need not read it.
 //! - **environment**: `BELLHOP_TASK_ID`, `BELLHOP_USER_ID`, `BELLHOP_ATTEMPT` (from 1) and
-//!   `BELLHOP_KIND`; `PATH`, `HOME`, `LANG` and `TZ` as the worker has them; the worker's variables
+//!   `BELLHOP_KIND`; `TRACEPARENT` when the job came with one (W3C trace context); `PATH`, `HOME`, `LANG` and `TZ` as the worker has them; the worker's variables
 //!   that `env` names; those that `set_env` sets. Nothing else.
 //! - **working directory**: `cwd`, or the worker's own.
 //!
@@ -17,12 +17,15 @@
 //!   optional: `percent` follows from `done` and `total` (whole numbers) when absent, and is kept
 //!   within 0 to 100. A progress line that cannot be understood is passed over. The last other line
 //!   that is not blank is the result: as JSON if it is JSON, as a text otherwise; `null` when there
-//!   is none. A line may have `max_output` bytes (1 MiB).
+//!   is none. A line may have `max_output` bytes (1 MiB), all together `max_total_output` (64 MiB).
 //!   Most languages buffer what they write into a pipe, so flush after each line.
 //! - **stderr**: anything; the last 8 KiB go into the error message when the attempt fails, and so
 //!   to the job's owner.
-//! - **exit code**: 0 is success. 75 (`EX_TEMPFAIL`) is a failure that may pass: try again. Any
-//!   other is a failure for good.
+//! - **exit code**: 0 is success. Those of `retry_exit_codes`, by default 75 (`EX_TEMPFAIL`), are
+//!   failures that may pass: try again. Any other is a failure for good.
+//!
+//! # What it may use
+//! [`ExecLimits`] holds for each process of the program, from its first instruction.
 //!
 //! ```python
 //! import json, sys
@@ -36,10 +39,11 @@
 //! | what happens | outcome |
 //! |---|---|
 //! | exit code 0 | done |
-//! | exit code 75 | retry, code `exit_75` |
+//! | exit code *n* of `retry_exit_codes` | retry, code `exit_<n>` |
 //! | another exit code *n* | failed, code `exit_<n>` |
+//! | more processor time than `limits.cpu` | failed, code `cpu_limit` |
 //! | ended by signal *n* | failed, code `signal_<n>` |
-//! | a line on stdout is too long | failed, code `output_too_large`; the program is killed |
+//! | a line on stdout, or all of it, is too long | failed, code `output_too_large`; the program is killed |
 //! | the program cannot be started | failed, code `spawn_failed` |
 //! | the system does not say how the program ended | failed, code `wait_failed` |
 //! | the job is cancelled | cancelled, whatever the program says then |
@@ -53,7 +57,7 @@
 mod attend;
 mod child;
 mod config;
-mod output;
+mod limits;
 mod tail;
 
 use std::os::unix::process::ExitStatusExt;
@@ -67,15 +71,13 @@ use tokio::process::Command;
 use crate::outcome::Outcome;
 use crate::registry::Handler;
 use crate::task::TaskContext;
+use crate::tasks::output::{Output, TooLarge};
 use attend::{Ending, attend, streams};
 use child::ProcessGroup;
 use config::ALWAYS_PASSED;
 pub use config::{ExecConfig, InvalidExec};
-use output::Output;
+pub use limits::ExecLimits;
 use tail::Tail;
-
-/// `EX_TEMPFAIL` of `sysexits.h`: the program asks for another attempt.
-const EX_TEMPFAIL: i32 = 75;
 
 /// The handler of a kind whose jobs a program runs: args as JSON on stdin, progress as JSON lines
 /// on stdout, the last line is the result.
@@ -89,11 +91,12 @@ impl Exec {
     /// A handler that runs the program of `config` for jobs of `kind`.
     ///
     /// # Errors
-    /// [`InvalidExec`] with the [problems](ExecConfig::problems) of `config`. Whether the program
-    /// exists shows when it is run.
+    /// [`InvalidExec`] with the [problems](ExecConfig::problems) of `config`, or the limits that this
+    /// system cannot set. Whether the program exists shows when it is run.
     pub fn new(kind: impl Into<String>, config: ExecConfig) -> Result<Self, InvalidExec> {
         let kind = kind.into();
-        let problems = config.problems(&kind);
+        let mut problems = config.problems(&kind);
+        problems.extend(config.limits.unavailable(&kind));
         if problems.is_empty() {
             Ok(Self { kind, config })
         } else {
@@ -109,7 +112,10 @@ impl Exec {
             Ok(started) => started,
             Err(error) => return self.spawn_failed(&error),
         };
-        let mut output = Output::new(self.config.max_output.bytes());
+        let mut output = Output::new(
+            self.config.max_output.bytes(),
+            self.config.max_total_output.0,
+        );
         let mut tail = Tail::default();
         let ending = {
             let streams = pin!(streams(pipes, args, &mut output, &mut tail, &ctx));
@@ -124,8 +130,8 @@ impl Exec {
         }
         match (ending, status) {
             (Ending::Cancelled, _) => Outcome::Cancelled,
-            (Ending::TooLong, _) => self.too_long(),
-            (Ending::Itself, Ok(status)) => verdict(status, result, &tail.text()),
+            (Ending::TooLarge(excess), _) => self.too_large(excess),
+            (Ending::Itself, Ok(status)) => self.verdict(status, result, &tail.text()),
             (Ending::Itself, Err(error)) => Outcome::fail(
                 "wait_failed",
                 format!("it is not known how the program ended: {error}"),
@@ -134,8 +140,17 @@ impl Exec {
     }
 
     fn command(&self, ctx: &TaskContext) -> Command {
-        let mut command = Command::new(self.program());
-        command.args(self.config.command.iter().skip(1)).env_clear();
+        let mut command = if let Some((shell, script)) = self.config.limits.shell() {
+            let mut command = Command::new(shell);
+            command.args(["-c", &script, shell]);
+            command.args(&self.config.command);
+            command
+        } else {
+            let mut command = Command::new(self.program());
+            command.args(self.config.command.iter().skip(1));
+            command
+        };
+        command.env_clear();
         for name in ALWAYS_PASSED
             .into_iter()
             .chain(self.config.env.iter().map(String::as_str))
@@ -152,6 +167,9 @@ impl Exec {
             .env("BELLHOP_USER_ID", &ctx.user_id)
             .env("BELLHOP_ATTEMPT", ctx.attempt.to_string())
             .env("BELLHOP_KIND", &self.kind);
+        if let Some(traceparent) = &ctx.traceparent {
+            command.env("TRACEPARENT", traceparent);
+        }
         if let Some(cwd) = &self.config.cwd {
             command.current_dir(cwd);
         }
@@ -175,37 +193,53 @@ impl Exec {
         )
     }
 
-    fn too_long(&self) -> Outcome {
-        let message = format!(
-            "the program wrote a line of more than {} to stdout: \
-             write shorter lines, or raise max_output",
-            self.config.max_output
-        );
+    fn too_large(&self, excess: TooLarge) -> Outcome {
+        let message = match excess {
+            TooLarge::Line => format!(
+                "the program wrote a line of more than {} to stdout: \
+                 write shorter lines, or raise max_output",
+                self.config.max_output
+            ),
+            TooLarge::Total => format!(
+                "the program wrote more than {} to stdout in all: \
+                 write less, or raise max_total_output",
+                self.config.max_total_output
+            ),
+        };
         Outcome::fail("output_too_large", message)
+    }
+
+    /// What the end of the program means.
+    fn verdict(&self, status: ExitStatus, result: Value, stderr: &str) -> Outcome {
+        let (code, how) = match (status.code(), status.signal()) {
+            (Some(0), _) => return Outcome::Done(result),
+            (Some(code), _) => (format!("exit_{code}"), format!("exit code {code}")),
+            (None, Some(signal)) => match self.config.limits.exceeded(signal) {
+                Some((code, how)) => (code.into(), how),
+                None => (format!("signal_{signal}"), status.to_string()),
+            },
+            (None, None) => ("exit_unknown".into(), status.to_string()),
+        };
+        let message = match stderr {
+            "" => format!("the program ended with {how}"),
+            stderr => format!("the program ended with {how}: {stderr}"),
+        };
+        let passes = |code| {
+            self.config
+                .retry_exit_codes
+                .iter()
+                .any(|wanted| i32::from(*wanted) == code)
+        };
+        if status.code().is_some_and(passes) {
+            Outcome::retry(code, message)
+        } else {
+            Outcome::fail(code, message)
+        }
     }
 }
 
 impl Handler for Exec {
     fn run(&self, ctx: TaskContext, args: Value) -> BoxFuture<'_, Outcome> {
         self.attempt(ctx, args).boxed()
-    }
-}
-
-/// What the end of a program means.
-fn verdict(status: ExitStatus, result: Value, stderr: &str) -> Outcome {
-    let (code, how) = match (status.code(), status.signal()) {
-        (Some(0), _) => return Outcome::Done(result),
-        (Some(code), _) => (format!("exit_{code}"), format!("exit code {code}")),
-        (None, Some(signal)) => (format!("signal_{signal}"), status.to_string()),
-        (None, None) => ("exit_unknown".into(), status.to_string()),
-    };
-    let message = match stderr {
-        "" => format!("the program ended with {how}"),
-        stderr => format!("the program ended with {how}: {stderr}"),
-    };
-    if status.code() == Some(EX_TEMPFAIL) {
-        Outcome::retry(code, message)
-    } else {
-        Outcome::fail(code, message)
     }
 }

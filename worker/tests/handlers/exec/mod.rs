@@ -3,6 +3,7 @@
 mod ending;
 mod limits;
 mod protocol;
+mod resources;
 
 use std::path::Path;
 use std::time::Duration;

@@ -51,6 +51,7 @@ async fn the_environment_is_what_is_documented() {
     ctx.task_id = "t-1".into();
     ctx.user_id = "ann; rm".into();
     ctx.attempt = 3;
+    ctx.traceparent = Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into());
     let exec = Exec::new("images.resize", config).unwrap();
     let Outcome::Done(Value::String(text)) = exec.run(ctx, json!({})).await else {
         panic!()
@@ -64,6 +65,10 @@ async fn the_environment_is_what_is_documented() {
         ("BELLHOP_USER_ID", "ann; rm"),
         ("BELLHOP_ATTEMPT", "3"),
         ("BELLHOP_KIND", "images.resize"),
+        (
+            "TRACEPARENT",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ),
         ("CARGO_PKG_NAME", "bellhop-worker"),
         ("TOKEN", "hunter2"),
         ("LANG", "xx"),

@@ -1,31 +1,39 @@
-//! What a program says on stdout, line by line. No I/O.
+//! What a program says on stdout, or an endpoint in its answer, line by line. No I/O.
 
 use bellhop_common::wire::Progress;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// A line is longer than allowed.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct TooLong;
+/// More came than is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TooLarge {
+    /// In one line.
+    Line,
+    /// In all.
+    Total,
+}
 
-/// Takes stdout apart. Holds at most two lines.
+/// Takes lines apart. Holds at most two of them.
 pub(super) struct Output {
     /// What has come of the line that is being read.
     line: Vec<u8>,
     /// The last line that was neither blank nor progress; empty when there was none.
     last: Vec<u8>,
     longest: usize,
+    /// How many more bytes may come.
+    left: u64,
     /// How many progress lines could not be understood.
     pub(super) malformed: u64,
 }
 
 impl Output {
-    /// A line may have `longest` bytes without its end.
-    pub(super) fn new(longest: usize) -> Self {
+    /// A line may have `longest` bytes without its end, and all of them `total` with theirs.
+    pub(super) fn new(longest: usize, total: u64) -> Self {
         Self {
             line: Vec::new(),
             last: Vec::new(),
             longest,
+            left: total,
             malformed: 0,
         }
     }
@@ -35,14 +43,16 @@ impl Output {
         &mut self,
         bytes: &[u8],
         mut progress: impl FnMut(Progress),
-    ) -> Result<(), TooLong> {
+    ) -> Result<(), TooLarge> {
+        let count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        self.left = self.left.checked_sub(count).ok_or(TooLarge::Total)?;
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let (text, ended) = match piece.strip_suffix(b"\n") {
                 Some(text) => (text, true),
                 None => (piece, false),
             };
             if self.line.len().saturating_add(text.len()) > self.longest {
-                return Err(TooLong);
+                return Err(TooLarge::Line);
             }
             self.line.extend_from_slice(text);
             if ended {
@@ -127,7 +137,7 @@ mod tests {
 
     /// Everything that `chunks` say: the progress, the result, and how many were malformed.
     fn read(chunks: &[&[u8]]) -> (Vec<Progress>, Value, u64) {
-        let mut output = Output::new(100);
+        let mut output = Output::new(100, 10_000);
         let mut seen = Vec::new();
         for chunk in chunks {
             output.push(chunk, |progress| seen.push(progress)).unwrap();
@@ -239,15 +249,22 @@ mod tests {
 
     #[test]
     fn a_line_may_be_as_long_as_allowed_and_no_longer() {
-        let mut output = Output::new(100);
+        let mut output = Output::new(100, 10_000);
         for _ in 0..3 {
             output.push(&[b'x'; 100], drop).unwrap();
             output.push(b"\n", drop).unwrap();
         }
         output.push(&[b'x'; 60], drop).unwrap();
-        assert_eq!(output.push(&[b'x'; 41], drop), Err(TooLong));
-        let mut output = Output::new(100);
+        assert_eq!(output.push(&[b'x'; 41], drop), Err(TooLarge::Line));
+        let mut output = Output::new(100, 10_000);
         let progress = format!("{{\"progress\":{{\"message\":\"{}\"}}}}\n", "x".repeat(100));
-        assert_eq!(output.push(progress.as_bytes(), drop), Err(TooLong));
+        assert_eq!(output.push(progress.as_bytes(), drop), Err(TooLarge::Line));
+    }
+
+    #[test]
+    fn all_lines_may_be_as_long_as_allowed_and_no_longer() {
+        let mut output = Output::new(100, 10);
+        output.push(b"1234\n5678\n", drop).unwrap();
+        assert_eq!(output.push(b"\n", drop), Err(TooLarge::Total));
     }
 }
