@@ -18,6 +18,7 @@ mod frames;
 mod handshake;
 mod http_api;
 mod job;
+mod progress;
 mod public_keys;
 mod publisher;
 mod tls;

@@ -14,6 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use crate::feed::Feed;
+use crate::log_feed::LogFeed;
 use crate::outcome::Outcome;
 use crate::registry::Handler;
 use crate::service::Service;
@@ -41,11 +42,13 @@ pub(crate) async fn run(
     let job = feed.job();
     let cancelled = CancellationToken::new();
     let (progress, seen) = watch::channel(None);
+    let log = LogFeed::new(job, attempt);
     let context = TaskContext {
         task_id: job.id.clone(),
         user_id: job.user_id.clone(),
         attempt,
         progress,
+        log: log.sink(),
         cancelled: cancelled.clone(),
     };
     let limit = service.time_limit(job);
@@ -54,12 +57,19 @@ pub(crate) async fn run(
     // and a panic ends nothing but the attempt.
     let handling = tokio::spawn(async move { handler.run(context, args).await });
     let handling = AbortOnDropHandle::new(handling);
-    let end = tokio::select! {
-        end = attempt_to_end(service, handling, &cancelled, limit) => end,
-        never = tell_progress(service, feed, seen.clone()) => match never {},
+    let ended = log.end();
+    let attempt = async {
+        let end = tokio::select! {
+            end = attempt_to_end(service, handling, &cancelled, limit) => end,
+            never = tell_progress(service, feed, seen.clone()) => match never {},
+        };
+        ended.cancel();
+        end
     };
+    // Joined: what the handler logged last is told before its end is.
+    let (end, ()) = tokio::join!(attempt, log.tell(service));
     // The last state always arrives: with the final event, if it was conflated away before.
-    feed.keep(seen.borrow().clone());
+    feed.keep(seen.borrow().clone(), Timestamp::now());
     end
 }
 
@@ -127,7 +137,7 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// Publishes `running` at once and then each newest progress, at most every
-/// [`PROGRESS_INTERVAL`]. Does not end by itself.
+/// [`PROGRESS_INTERVAL`], and a stalled one again when its figures change. Does not end by itself.
 async fn tell_progress(
     service: &Service,
     feed: &mut Feed,
@@ -143,9 +153,18 @@ async fn tell_progress(
             debug!(%error, task_id = status.task_id, "a progress event was not sent");
         }
         sleep_until(next).await;
-        if seen.changed().await.is_err() {
-            // The handler has let go of its context and will end; nothing more to tell.
-            std::future::pending::<()>().await;
+        let look_again = async {
+            match feed.next_look(Timestamp::now()) {
+                Some(wait) => sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = seen.changed() => if changed.is_err() {
+                // The handler has let go of its context and will end; nothing more to tell.
+                std::future::pending::<()>().await;
+            },
+            () = look_again => {}
         }
     }
 }

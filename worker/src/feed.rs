@@ -1,9 +1,12 @@
 //! The sequence of a task's statuses, as its owner will see them. Pure.
 
+use std::time::Duration;
+
 use bellhop_common::wire::{Job, Progress, Status, TaskError, TaskStatus, cut, next_rev};
 use jiff::Timestamp;
 
 use crate::outcome::Outcome;
+use crate::progress::Meter;
 
 /// An error travels to every window of its owner, and may quote what a producer sent: longer ones
 /// are cut.
@@ -17,6 +20,7 @@ pub(crate) struct Feed {
     attempt: u32,
     rev: u64,
     progress: Option<Progress>,
+    meter: Meter,
 }
 
 impl Feed {
@@ -26,6 +30,7 @@ impl Feed {
             attempt,
             rev: 0,
             progress: None,
+            meter: Meter::default(),
         }
     }
 
@@ -34,13 +39,20 @@ impl Feed {
     }
 
     pub(crate) fn running(&mut self, progress: Option<Progress>, now: Timestamp) -> TaskStatus {
-        self.keep(progress);
+        self.keep(progress, now);
         self.status(Status::Running, now)
     }
 
     /// Takes note of a progress without telling it.
-    pub(crate) fn keep(&mut self, progress: Option<Progress>) {
-        self.progress = progress.or(self.progress.take());
+    pub(crate) fn keep(&mut self, progress: Option<Progress>, now: Timestamp) {
+        if let Some(progress) = progress {
+            self.progress = Some(self.meter.measure(progress, now));
+        }
+    }
+
+    /// In how long the figures of a progress that stays as it is change; see [`Meter::next_look`].
+    pub(crate) fn next_look(&self, now: Timestamp) -> Option<Duration> {
+        self.meter.next_look(now)
     }
 
     /// The last progress stays with the end, so that a bar does not jump back.
@@ -73,7 +85,10 @@ impl Feed {
             attempt: self.attempt,
             max_attempts: 1,
             rev: self.rev,
-            progress: self.progress.clone(),
+            progress: match status {
+                Status::Running => self.progress.clone(),
+                _ => self.progress.clone().map(Progress::at_rest),
+            },
             error: None,
             result: None,
             next_attempt_at: None,

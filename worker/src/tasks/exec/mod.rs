@@ -117,7 +117,7 @@ impl Exec {
         };
         group.kill();
         let status = group.reap().await;
-        let result = output.finish(|progress| ctx.progress(progress));
+        let result = output.finish(|said| said.tell(&ctx));
         if output.malformed > 0 {
             let lines = output.malformed;
             tracing::debug!(task.id = %ctx.task_id, lines, "progress lines were not understood");
