@@ -9,6 +9,7 @@ once the notifier has accepted the token; with --until it ends after N tasks hav
 
 import argparse
 import base64
+import collections
 import json
 import os
 import pathlib
@@ -18,6 +19,7 @@ import sys
 import urllib.parse
 
 FINAL = {"succeeded", "failed", "cancelled"}
+LOG_LINES = 3  # of each running task on a terminal
 COLOURS = {"succeeded": 32, "failed": 31, "cancelled": 33, "retrying": 33, "running": 36}
 
 
@@ -89,6 +91,49 @@ def amount(value, unit):
     return f"{value:.2f} GB"
 
 
+def printable(text):
+    """What came from a job may not move the cursor or colour the terminal."""
+    return "".join(character if character.isprintable() else " " for character in str(text))
+
+
+def duration(seconds):
+    for size, name, small_size, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= size:
+            return f"{seconds // size} {name} {seconds % size // small_size} {small}"
+    return f"{seconds} s"
+
+
+def figures(progress):
+    """How much, how fast and how long still, as far as the worker knows."""
+    done, total, rate, left = (progress.get(key) for key in ("done", "total", "rate", "remaining_s"))
+    unit, parts = progress.get("unit") or "", []
+    suffix = "" if unit in ("", "bytes") else f" {unit}"
+    if done is not None:
+        parts.append(amount(done, unit) + (f" of {amount(total, unit)}" if total is not None else "") + suffix)
+    if rate is not None:
+        number = f"{rate:,.3g}" if rate < 1 and unit != "bytes" else amount(round(rate), unit)
+        parts.append(f"{number}{suffix}/s")
+    if left is not None:
+        parts.append(f"{duration(left)} left")
+    return parts
+
+
+def steps(progress):
+    """The step, and the step within it, each with its figures."""
+    step, names = progress.get("step"), []
+    while step:
+        place = f"{step['index']}/{step['count']} " if step.get("index") and step.get("count") else ""
+        names.append(", ".join([place + step["name"], *figures(step)]))
+        step = step.get("step")
+    return names
+
+
+def innermost(progress):
+    while progress.get("step"):
+        progress = progress["step"]
+    return progress
+
+
 def in_short(result):
     """The plain values of a result; lists can be long."""
     if not isinstance(result, dict):
@@ -100,21 +145,19 @@ def in_short(result):
 def describe(task):
     """One line about a task."""
     status, progress = task["status"], task.get("progress") or {}
-    percent, done, total = (progress.get(key) for key in ("percent", "done", "total"))
+    percent = progress.get("percent")
     if status == "succeeded":
         percent, detail = 100, in_short(task.get("result"))
     elif task.get("error"):
         detail = f"{task['error']['code']}: {task['error']['message']}"
-    elif done is not None and total is not None:
-        unit = progress.get("unit") or ""
-        detail = f"{amount(done, unit)} of {amount(total, unit)} {'' if unit == 'bytes' else unit}"
     else:
-        detail = progress.get("message") or ""
+        parts = figures(progress) + steps(progress)
+        detail = " · ".join(parts) if parts else innermost(progress).get("message") or ""
     filled = int((percent or 0) / 5)
     bar = "█" * filled + "·" * (20 - filled)
     share = "      " if percent is None else f"{percent:5.1f}%"
     name = (task.get("title") or task["kind"])[:26]
-    return status, f"{name:<26} {status:<9} {bar} {share}  {detail}"
+    return status, printable(f"{name:<26} {status:<9} {bar} {share}  {detail}")
 
 
 class Board:
@@ -122,6 +165,7 @@ class Board:
 
     def __init__(self):
         self.tasks, self.said, self.drawn = {}, {}, 0
+        self.logs = collections.defaultdict(lambda: collections.deque(maxlen=LOG_LINES))
         self.moves = sys.stdout.isatty()
 
     def update(self, task):
@@ -136,15 +180,32 @@ class Board:
         else:
             self.tell(task)
 
+    def log(self, data):
+        lines = [line["text"] for line in data["lines"]]
+        if data.get("dropped"):
+            lines.insert(0, f"({data['dropped']:,} lines left out)")
+        self.logs[data["task_id"]].extend(lines)
+        if self.moves:
+            self.draw()
+        else:
+            task = self.tasks.get(data["task_id"], {})
+            name = (task.get("title") or task.get("kind") or data["task_id"])[:26]
+            for line in lines:
+                print(printable(f"{name:<26} | {line}")[:160], flush=True)
+
     def draw(self):
         width = os.get_terminal_size().columns
-        out = f"\x1b[{self.drawn}A" if self.drawn else ""
-        for task in self.tasks.values():
+        lines = []
+        for task_id, task in self.tasks.items():
             status, line = describe(task)
-            line = line[: width - 1].replace("\n", " ")
-            out += f"\x1b[{COLOURS.get(status, 0)}m{line}\x1b[0m\x1b[K\n"
-        self.drawn = len(self.tasks)
-        print(out, end="", flush=True)
+            lines.append((COLOURS.get(status, 0), line))
+            if status not in FINAL:
+                lines += [(2, printable(f"  | {text}")) for text in self.logs[task_id]]
+        out = f"\x1b[{self.drawn}A" if self.drawn else ""
+        out += "".join(f"\x1b[{colour}m{line[: width - 1]}\x1b[0m\x1b[K\n" for colour, line in lines)
+        # Lines that are no longer there.
+        print(out + "\x1b[J", end="", flush=True)
+        self.drawn = len(lines)
 
     def tell(self, task):
         status, line = describe(task)
@@ -163,6 +224,8 @@ def follow(options):
     for frame in WebSocket(options.url, os.environ["BELLHOP_TOKEN"]).messages():
         if frame["type"] == "connected" and options.ready:
             pathlib.Path(options.ready).touch()
+        if frame["type"] == "task.log":
+            board.log(frame["data"])
         if frame["type"] == "task.updated":
             board.update(frame["data"])
             if options.until and board.ended() >= options.until:

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::Serialize;
 use thiserror::Error;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -254,6 +255,45 @@ pub async fn publish_status(
             exchange: &exchange,
             key: &key.encode()?,
             mandatory: stored,
+        };
+        publisher.publish(route, &message).await?;
+    }
+    Ok(())
+}
+
+/// Publishes something that only matters to those who look on now, such as log lines, to a task's
+/// owner and to its room if it has one.
+///
+/// # Errors
+/// [`StatusError`].
+pub async fn publish_live(
+    publisher: &Publisher,
+    names: &Names,
+    kind: &str,
+    data: &impl Serialize,
+    user: &str,
+    room: Option<&str>,
+) -> Result<(), StatusError> {
+    let event = Event::new(kind, Uuid::now_v7(), Timestamp::now(), data)?;
+    let message = Message {
+        body: event.to_bytes()?,
+        id: Some(event.id.to_string()),
+        kind: Some(event.kind),
+        ..Message::default()
+    };
+    let exchange = names.events();
+    let owner = Audience::User(user.to_owned());
+    let room = room.map(|room| Audience::Room(room.to_owned()));
+    for audience in std::iter::once(owner).chain(room) {
+        let key = EventKey {
+            class: EventClass::Live,
+            audience,
+            topic: kind.to_owned(),
+        };
+        let route = Route {
+            exchange: &exchange,
+            key: &key.encode()?,
+            mandatory: false,
         };
         publisher.publish(route, &message).await?;
     }

@@ -2,7 +2,9 @@
 # A job in shell that fails, because its input is broken: reads invoices from a
 # CSV file, and ends at the first amount that is no number.
 set -eu
+echo '{"progress":{"step":{"name":"Count","index":1,"count":2}}}'
 total=$(($(wc -l <"$1") - 1))
+echo "{\"log\":\"$total invoices to book\"}"
 row=0
 sum=0
 {
@@ -16,7 +18,9 @@ sum=0
             ;;
         esac
         sum=$((sum + cents))
-        echo "{\"progress\":{\"done\":$row,\"total\":$total,\"unit\":\"invoices\",\"message\":\"invoice $number\"}}"
+        done="\"done\":$row,\"total\":$total,\"unit\":\"invoices\""
+        echo "{\"progress\":{\"step\":{\"name\":\"Book\",\"index\":2,\"count\":2,$done,\"message\":\"invoice $number\"}}}"
+        echo "{\"log\":\"invoice $number of $customer: $cents cents\"}"
         # As long as a ledger takes to book one.
         sleep 0.3
     done

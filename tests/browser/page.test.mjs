@@ -53,10 +53,10 @@ test("a job started by keyboard moves, ends, and shows its result", async (conte
   assert.equal(await card.locator("h3").textContent(), "Started by keyboard");
   assert.match(await card.locator(".outcome").textContent(), /^Done in /);
   assert.equal(await card.locator("progress").isVisible(), false);
-  await card.locator("summary").focus();
+  await card.locator(".more summary").focus();
   await page.keyboard.press("Enter");
-  await card.locator("pre").waitFor({ state: "visible" });
-  assert.match(await card.locator("pre").textContent(), /^\{\n {2}"/);
+  await card.locator(".more pre").waitFor({ state: "visible" });
+  assert.match(await card.locator(".more pre").textContent(), /^\{\n {2}"/);
   await page.waitForFunction(() => /Started by keyboard succeeded\./.test(document.getElementById("announcer").textContent));
   await closeTab(tab);
 });
@@ -136,6 +136,33 @@ test("a job that fails says why, and what it is called cannot become markup", as
   await closeTab(tab);
 });
 
+test("a job in steps says where it is and how fast, and its log can be opened and stays", async (context) => {
+  const tab = await openTab(context, browser);
+  const { page } = tab;
+  await waitForConnection(page, "live");
+  const id = await startJob(page, { kind: "invoices.import", args: "{}", title: "Import" });
+  const card = cardOf(page, id);
+  const step = card.locator(".steps li").filter({ hasText: /^2 of 2: Book · \d+% · \d+ of 10 invoices · [\d.]+ invoices\/s$/ });
+  await step.waitFor({ state: "visible", timeout: JOB_DEADLINE });
+  assert.match(await card.locator(".left").textContent(), /^about \d+ s left$/, "the last step's end is the end of all");
+  assert.match(await card.locator(".message").textContent(), /^invoice 2024-/);
+  assert.equal(await card.locator("pre.log").isVisible(), false, "the log is closed at first");
+  await card.locator(".lines summary").focus();
+  await page.keyboard.press("Enter");
+  await card.locator("pre.log").waitFor({ state: "visible" });
+  await assertReadable(page, "steps and log");
+  if (process.env.SCREENSHOTS) await card.screenshot({ path: `${process.env.SCREENSHOTS}/steps.png` });
+  await assertNoSidewaysScroll(page);
+
+  await waitForStatus(page, id, "failed");
+  assert.equal(await card.locator(".steps").isVisible(), false);
+  const lines = (await card.locator("pre.log").textContent()).split("\n");
+  assert.match(lines[0], /^\d\d:\d\d:\d\d {2}10 invoices to book$/);
+  assert.match(lines.at(-1), /Radia Perlman: 64000 cents$/, "the last line before the end");
+  assert.equal(await card.locator(".lines summary").textContent(), `Log: ${lines.length} lines`);
+  await closeTab(tab);
+});
+
 test("a cut connection is shown and made again, whatever ended meanwhile", async (context) => {
   const cable = await Cable.lay(context);
   const tab = await openTab(context, browser, { url: cable.url });
@@ -207,8 +234,8 @@ test("on a phone nothing is wider than the screen, and dark is dark and light is
   assert.ok(lightness.light > 200 && lightness.dark < 50, JSON.stringify(lightness));
 
   await waitForStatus(page, moving, "succeeded");
-  await cardOf(page, moving).locator("summary").click();
-  await cardOf(page, moving).locator("pre").waitFor({ state: "visible" });
+  await cardOf(page, moving).locator(".more summary").click();
+  await cardOf(page, moving).locator(".more pre").waitFor({ state: "visible" });
   await assertNoSidewaysScroll(page);
   await closeTab(tab);
 });

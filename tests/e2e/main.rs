@@ -22,6 +22,7 @@ mod http_api;
 mod job;
 mod limits;
 mod long_jobs;
+mod progress;
 mod public_keys;
 mod publisher;
 mod redelivery;

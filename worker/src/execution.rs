@@ -16,6 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use crate::feed::Feed;
+use crate::log_feed::LogFeed;
 use crate::message::JobMessage;
 use crate::outcome::Outcome;
 use crate::registry::Handler;
@@ -58,12 +59,14 @@ pub(crate) async fn run(
     // A child: it also fires when the attempt must end for another reason.
     let cancelled = cancel.child_token();
     let (progress, seen) = watch::channel(None);
+    let log = LogFeed::new(&message.job, message.attempt());
     let context = TaskContext {
         task_id: message.job.id.clone(),
         user_id: message.job.user_id.clone(),
         attempt: message.attempt(),
         traceparent: message.traceparent().map(str::to_owned),
         progress,
+        log: log.sink(),
         cancelled: cancelled.clone(),
     };
     let args = std::mem::take(&mut message.job.args);
@@ -77,21 +80,25 @@ pub(crate) async fn run(
         cancelled,
         limit,
     };
-    let renewed = AtomicBool::new(false);
-    let end = {
+    let (renewed, ended) = (AtomicBool::new(false), log.end());
+    let attempt = async {
         let message = &*message;
-        tokio::select! {
+        let end = tokio::select! {
             end = attempt.finish() => end,
             never = tell_progress(service, feed, message, seen.clone()) => match never {},
             never = renew(service, message, limit.limit, &renewed) => match never {},
-        }
+        };
+        ended.cancel();
+        end
     };
+    // Joined: what the handler logged last is told before its end is.
+    let (end, ()) = tokio::join!(attempt, log.tell(service));
     let renewed = renewed.load(Ordering::SeqCst);
     if renewed {
         message.replaced();
     }
     // The last state always arrives: with the next event, if it was conflated away before.
-    feed.keep(seen.borrow().clone());
+    feed.keep(seen.borrow().clone(), Timestamp::now());
     (end, renewed)
 }
 
@@ -187,7 +194,7 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// Publishes `running` at once and then each newest progress, at most every
-/// [`PROGRESS_INTERVAL`]. Does not end by itself.
+/// [`PROGRESS_INTERVAL`], and a stalled one again when its figures change. Does not end by itself.
 async fn tell_progress(
     service: &Service,
     feed: &mut Feed,
@@ -208,9 +215,18 @@ async fn tell_progress(
             debug!(%error, task_id = status.task_id, "a progress event was not sent");
         }
         sleep_until(next).await;
-        if seen.changed().await.is_err() {
-            // The handler has let go of its context and will end; nothing more to tell.
-            std::future::pending::<()>().await;
+        let look_again = async {
+            match feed.next_look(Timestamp::now()) {
+                Some(wait) => sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = seen.changed() => if changed.is_err() {
+                // The handler has let go of its context and will end; nothing more to tell.
+                std::future::pending::<()>().await;
+            },
+            () = look_again => {}
         }
     }
 }

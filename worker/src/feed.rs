@@ -1,10 +1,13 @@
 //! The sequence of a task's statuses, as its owner will see them. Pure.
 
+use std::time::Duration;
+
 use bellhop_common::wire::{Progress, Status, TaskError, TaskStatus, cut, next_rev};
 use jiff::Timestamp;
 
 use crate::message::JobMessage;
 use crate::outcome::Outcome;
+use crate::progress::Meter;
 
 /// An error travels to every window of its owner, and may quote what a producer sent: longer ones
 /// are cut.
@@ -17,6 +20,7 @@ pub(crate) struct Feed {
     max_attempts: u32,
     rev: u64,
     progress: Option<Progress>,
+    meter: Meter,
 }
 
 impl Feed {
@@ -25,6 +29,7 @@ impl Feed {
             max_attempts,
             rev: 0,
             progress: None,
+            meter: Meter::default(),
         }
     }
 
@@ -48,13 +53,20 @@ impl Feed {
         progress: Option<Progress>,
         now: Timestamp,
     ) -> TaskStatus {
-        self.keep(progress);
+        self.keep(progress, now);
         self.status(message, Status::Running, now)
     }
 
     /// Takes note of a progress without telling it.
-    pub(crate) fn keep(&mut self, progress: Option<Progress>) {
-        self.progress = progress.or(self.progress.take());
+    pub(crate) fn keep(&mut self, progress: Option<Progress>, now: Timestamp) {
+        if let Some(progress) = progress {
+            self.progress = Some(self.meter.measure(progress, now));
+        }
+    }
+
+    /// In how long the figures of a progress that stays as it is change; see [`Meter::next_look`].
+    pub(crate) fn next_look(&self, now: Timestamp) -> Option<Duration> {
+        self.meter.next_look(now)
     }
 
     /// The attempt failed, and another follows.
@@ -104,7 +116,10 @@ impl Feed {
             attempt: message.attempt(),
             max_attempts: self.max_attempts,
             rev: self.rev,
-            progress: self.progress.clone(),
+            progress: match status {
+                Status::Running => self.progress.clone(),
+                _ => self.progress.clone().map(Progress::at_rest),
+            },
             error: None,
             result: None,
             next_attempt_at: None,

@@ -6,7 +6,9 @@ mod event;
 mod follow_up;
 pub mod header;
 mod job;
+mod log;
 mod order;
+mod progress;
 mod routing_key;
 mod task;
 
@@ -15,8 +17,10 @@ pub use follow_up::{Ending, FollowUp, MAX_FOLLOW_UPS, NAMESPACE};
 pub use job::{
     Job, JobError, JobProperties, MAX_DELAY_S, MAX_ID_BYTES, MAX_TITLE_BYTES, MAX_UNIQUE_KEY_BYTES,
 };
+pub use log::{LogLine, TASK_LOG, TaskLog};
 pub use order::Order;
+pub use progress::{Progress, Step};
 pub use routing_key::{
     Audience, EventClass, EventKey, KeyError, MAX_KEY_BYTES, decode_word, encode_word,
 };
-pub use task::{Progress, Status, TASK_STATUS_CHANGED, TaskError, TaskStatus, cut, next_rev};
+pub use task::{Status, TASK_STATUS_CHANGED, TaskError, TaskStatus, cut, next_rev};

@@ -4,6 +4,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::progress::Progress;
+
 /// The event type that carries a [`TaskStatus`].
 pub const TASK_STATUS_CHANGED: &str = "task.status_changed";
 
@@ -46,55 +48,6 @@ impl Status {
     #[must_use]
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
-    }
-}
-
-/// How far a running task is.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Progress {
-    /// 0 to 100.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub percent: Option<f64>,
-    /// Amount done, in `unit`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub done: Option<u64>,
-    /// Amount in all, in `unit`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub total: Option<u64>,
-    /// What is counted, e.g. `bytes`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unit: Option<String>,
-    /// What is being done, for a person.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
-}
-
-impl Progress {
-    /// So much of so much; the percentage follows. More done than there is counts as 100 %.
-    #[must_use]
-    pub fn of(done: u64, total: u64, unit: impl Into<String>) -> Self {
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a percentage needs no more than 52 bits"
-        )]
-        let percent = match total {
-            0 => 100.0,
-            total => (done as f64 / total as f64 * 100.0).min(100.0),
-        };
-        Self {
-            percent: Some((percent * 10.0).round() / 10.0),
-            done: Some(done),
-            total: Some(total),
-            unit: Some(unit.into()),
-            message: None,
-        }
-    }
-
-    /// The same with a word for the person who waits.
-    #[must_use]
-    pub fn with_message(mut self, message: impl Into<String>) -> Self {
-        self.message = Some(message.into());
-        self
     }
 }
 
@@ -216,13 +169,6 @@ mod tests {
                 Value::from(status.as_str())
             );
         }
-    }
-
-    #[test]
-    fn percent_stays_within_bounds() {
-        assert_eq!(Progress::of(0, 0, "x").percent, Some(100.0));
-        assert_eq!(Progress::of(5, 4, "x").percent, Some(100.0));
-        assert_eq!(Progress::of(0, 4, "x").percent, Some(0.0));
     }
 
     #[test]

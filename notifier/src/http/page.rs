@@ -10,7 +10,7 @@ const STYLE: &str = "text/css; charset=utf-8";
 const IMAGE: &str = "image/svg+xml";
 
 /// Path, type and content of every file.
-const FILES: [(&str, &str, &str); 12] = [
+const FILES: [(&str, &str, &str); 13] = [
     ("", HTML, include_str!("../web/index.html")),
     ("style.css", STYLE, include_str!("../web/style.css")),
     ("favicon.svg", IMAGE, include_str!("../web/favicon.svg")),
@@ -24,6 +24,7 @@ const FILES: [(&str, &str, &str); 12] = [
     ),
     ("format.js", SCRIPT, include_str!("../web/format.js")),
     ("job-form.js", SCRIPT, include_str!("../web/job-form.js")),
+    ("log.js", SCRIPT, include_str!("../web/log.js")),
     ("progress.js", SCRIPT, include_str!("../web/progress.js")),
     ("session.js", SCRIPT, include_str!("../web/session.js")),
     ("tasks.js", SCRIPT, include_str!("../web/tasks.js")),

@@ -73,6 +73,10 @@ function receive(frame) {
     if (applied.change !== null) announcer.say(announcement(applied));
     scheduleRender();
   }
+  if (frame.type === "task.log") {
+    board.addLog(frame.data, Date.now());
+    scheduleRender();
+  }
 }
 
 function announcement({ task, change }) {

@@ -1,7 +1,10 @@
 // The list of tasks as the page shows it. Everything that came from outside is set as text, never as markup.
 
-import { formatAmount, formatDuration, formatRate, formatTimeLeft, prettyJson, shortId, summarizeResult } from "./format.js";
-import { fraction, position, rate, timeLeft } from "./progress.js";
+import {
+  describeStep, formatAmount, formatDuration, formatRate, formatTimeLeft, prettyJson, shortId, summarizeResult,
+} from "./format.js";
+import { textOfLog, titleOfLog } from "./log.js";
+import { fraction } from "./progress.js";
 import { hasEnded } from "./tasks.js";
 
 /** Characters of a result that are shown; a manifest of a large directory would choke the page. */
@@ -57,6 +60,7 @@ let cardsMade = 0;
 
 class Card {
   #task = null;
+  #logShown = null;
   #parts;
 
   constructor(task) {
@@ -71,19 +75,25 @@ class Card {
       amount: element("span", { class: "amount" }),
       rate: element("span", { class: "rate" }),
       left: element("span", { class: "left" }),
+      steps: element("ol", { class: "steps", "aria-label": "Steps" }),
       message: element("p", { class: "message", dir: "auto" }),
       outcome: element("p", { class: "outcome", dir: "auto" }),
       summary: element("summary"),
       details: element("dl"),
+      logTitle: element("summary"),
+      // A region and no live log: a screen reader would talk over everything else.
+      log: element("pre", { class: "log", tabindex: "0", role: "region", "aria-label": "Log", dir: "auto" }),
       result: element("pre", { tabindex: "0", role: "region", "aria-label": "Result", hidden: "" }),
     };
     parts.figures = element("p", { class: "figures" }, parts.amount, parts.rate, parts.left, parts.percent);
-    parts.more = element("details", {}, parts.summary, parts.details, parts.result);
+    parts.more = element("details", { class: "more" }, parts.summary, parts.details, parts.result);
     parts.more.addEventListener("toggle", () => this.#showDetails());
+    parts.lines = element("details", { class: "lines", hidden: "" }, parts.logTitle, parts.log);
+    parts.lines.addEventListener("toggle", () => this.#showLog());
     this.#parts = parts;
     this.element = element("li", { class: "task", "data-task-id": task.id },
       element("div", { class: "task-head" }, parts.title, parts.badge),
-      parts.meta, parts.bar, parts.figures, parts.message, parts.outcome, parts.more);
+      parts.meta, parts.bar, parts.figures, parts.steps, parts.message, parts.outcome, parts.lines, parts.more);
   }
 
   show(task) {
@@ -95,27 +105,55 @@ class Card {
     setText(this.#parts.badge, LABELS[task.status] ?? task.status);
     setText(this.#parts.meta, describe(task));
     this.#showProgress(task);
-    setText(this.#parts.message, hasEnded(task) ? "" : task.message ?? "");
+    setText(this.#parts.message, hasEnded(task) ? "" : messageOf(task));
     setText(this.#parts.outcome, outcomeOf(task));
     const summary = summarizeResult(task.result);
     setText(this.#parts.summary, task.result === null ? "Details" : summary === "" ? "Result" : `Result: ${summary}`);
     this.#showDetails();
+    this.#showLog();
   }
 
   #showProgress(task) {
-    const { bar, figures, percent, amount, rate: rateLabel, left } = this.#parts;
+    const { bar, figures, percent, amount, rate, left } = this.#parts;
     const moving = task.status === "running";
     bar.hidden = !moving;
     figures.hidden = !moving;
+    this.#showSteps(moving ? task.steps : [], task.remaining);
     if (!moving) return;
     const share = fraction(task);
     if (share === null) bar.removeAttribute("value");
     else bar.value = share;
     setText(percent, share === null ? "" : `${Math.floor(share)}%`);
     setText(amount, formatAmount(task.done, task.total, task.unit));
-    setText(rateLabel, task.done === null ? "" : formatRate(rate(task.meter), task.unit));
-    setText(left, formatTimeLeft(timeLeft(task.meter, position(task)?.goal ?? null)));
+    setText(rate, formatRate(task.rate, task.unit));
+    setText(left, formatTimeLeft(task.remaining));
     figures.hidden = figures.textContent === "";
+  }
+
+  /** The step, and below it the step within it. The items stay, so that what is read is not torn out of the page. */
+  #showSteps(steps, remaining) {
+    const list = this.#parts.steps;
+    while (list.children.length > steps.length) list.lastChild.remove();
+    while (list.children.length < steps.length) list.append(element("li", { dir: "auto" }));
+    steps.forEach((step, level) => {
+      // The last step ends with the whole, which says when.
+      const shown = step.remaining === remaining ? { ...step, remaining: null } : step;
+      setText(list.children[level], describeStep(shown));
+    });
+    list.hidden = steps.length === 0;
+  }
+
+  /** Follows the newest line, unless somebody has scrolled back to read. */
+  #showLog() {
+    const { lines, logTitle, log } = this.#parts;
+    const told = this.#task.log;
+    lines.hidden = told.lines.length === 0;
+    setText(logTitle, titleOfLog(told));
+    if (!lines.open || told === this.#logShown) return;
+    const atEnd = this.#logShown === null || log.scrollTop + log.clientHeight >= log.scrollHeight - 8;
+    this.#logShown = told;
+    setText(log, textOfLog(told));
+    if (atEnd) log.scrollTop = log.scrollHeight;
   }
 
   /** A closed one is left alone: a long result is only laid out for somebody who looks at it. */
@@ -136,6 +174,11 @@ function describe(task) {
   parts.push(shortId(task.id));
   if (task.attempt > 1) parts.push(`attempt ${task.attempt}${task.maxAttempts ? ` of ${task.maxAttempts}` : ""}`);
   return parts.join(" · ");
+}
+
+/** What is being done just now: the innermost step knows best. */
+function messageOf({ message, steps }) {
+  return [message, ...steps.map((step) => step.message)].findLast((text) => text !== null) ?? "";
 }
 
 /** The one line that says how it stands with a task that does not move. */

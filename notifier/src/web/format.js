@@ -16,6 +16,7 @@ export function formatBytes(bytes) {
 }
 
 const grouped = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+const significant = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 
 function formatQuantity(value, unit) {
   if (unit === "bytes") return formatBytes(value);
@@ -32,7 +33,10 @@ export function formatAmount(done, total, unit) {
 
 /** `perSecond` is in units a second; "" when it is unknown. */
 export function formatRate(perSecond, unit) {
-  return perSecond === null ? "" : `${formatQuantity(perSecond, unit)}/s`;
+  if (perSecond === null) return "";
+  // Less than one of anything in a second is not nothing.
+  if (perSecond > 0 && perSecond < 1 && unit !== "bytes") return `${significant.format(perSecond)} ${unit ?? ""}`.trim() + "/s";
+  return `${formatQuantity(perSecond, unit)}/s`;
 }
 
 /** A span in seconds: "0.4 s", "42 s", "3 min 20 s", "2 h 5 min", "3 d 4 h". */
@@ -56,6 +60,18 @@ export function formatTimeLeft(seconds) {
   if (seconds === null) return "";
   const text = seconds < 10 ? `${Math.max(1, Math.ceil(seconds))} s` : formatDuration(seconds);
   return `about ${text} left`;
+}
+
+/** A step and how far it is, in one line: "2 of 3: Upload · 40% · 5.0 MiB/s · about 4 s left". */
+export function describeStep({ name, index, count, percent, done, total, unit, rate, remaining }) {
+  const place = index === null ? "" : count === null ? `${index}: ` : `${index} of ${count}: `;
+  return [
+    place + name,
+    percent === null ? "" : `${Math.floor(percent)}%`,
+    formatAmount(done, total, unit),
+    formatRate(rate, unit),
+    formatTimeLeft(remaining),
+  ].filter(Boolean).join(" · ");
 }
 
 /** The end of an id: UUIDs of version 7 made in the same minute begin alike. */

@@ -1,17 +1,7 @@
-// How fast a task moves and how long it still takes, from what was observed of it.
+// What a task's progress says, as the page draws it. Rate and time left are the worker's own figures.
 
-/** Observations older than a few of these (in seconds) hardly count any more. */
-const MEMORY = 4;
-
-/** Less observed time than this (in seconds) says nothing about the rate. */
-const SHORTEST_SPAN = 0.4;
-
-/** What a task's progress counts: `{ value, goal }`, its amount when it has one, else its percent; null for neither. */
-export function position({ done, total, percent }) {
-  if (done !== null) return { value: done, goal: total };
-  if (percent !== null) return { value: percent, goal: 100 };
-  return null;
-}
+/** Deeper steps are not drawn; the worker sends no more either. */
+const MAX_DEPTH = 4;
 
 /** Percent for the bar, 0 to 100, or null when the end is not known. */
 export function fraction({ done, total, percent }) {
@@ -19,35 +9,40 @@ export function fraction({ done, total, percent }) {
   return raw === null ? null : Math.min(100, Math.max(0, raw));
 }
 
-/**
- * Takes one observation (`seconds` on any clock) into `meter`, which is null at first, and returns the new one.
- *
- * Amount and time decay alike, so that the first seconds are as true as the later ones: an average of rates would
- * lean on the first one for long.
- */
-export function observe(meter, value, seconds) {
-  const fresh = { value, seconds, amount: 0, span: 0 };
-  // A value that falls is a new attempt, and its rate is not the old one's.
-  if (meter === null || value < meter.value) return fresh;
-  const elapsed = seconds - meter.seconds;
-  if (elapsed <= 0) return meter;
-  const kept = Math.exp(-elapsed / MEMORY);
+/** The figures of a `progress`, or of a step; what is missing or no such thing is null. */
+export function readFigures(progress) {
   return {
-    value,
-    seconds,
-    amount: meter.amount * kept + (value - meter.value),
-    span: meter.span * kept + elapsed,
+    percent: numberOrNull(progress?.percent),
+    done: numberOrNull(progress?.done),
+    total: numberOrNull(progress?.total),
+    unit: textOrNull(progress?.unit),
+    message: textOrNull(progress?.message),
+    rate: numberOrNull(progress?.rate),
+    remaining: numberOrNull(progress?.remaining_s),
   };
 }
 
-/** Units a second, or null when too little was observed. */
-export function rate(meter) {
-  return meter === null || meter.span < SHORTEST_SPAN ? null : meter.amount / meter.span;
+/** The step a task is in, then the step within that one: `[{ name, index, count, …figures }]`. */
+export function readSteps(progress) {
+  const steps = [];
+  let step = progress?.step;
+  while (typeof step?.name === "string" && steps.length < MAX_DEPTH) {
+    const { name, index, count } = step;
+    steps.push({ name, index: numberOrNull(index), count: numberOrNull(count), ...readFigures(step) });
+    step = step.step;
+  }
+  return steps;
 }
 
-/** Seconds until `goal`, or null when the goal is unknown or nothing moves. */
-export function timeLeft(meter, goal) {
-  const perSecond = rate(meter);
-  if (goal === null || perSecond === null || perSecond <= 0) return null;
-  return Math.max(0, goal - meter.value) / perSecond;
+/** The same without what only holds while the task moves. */
+export function atRest(figures) {
+  return { ...figures, rate: null, remaining: null };
+}
+
+export function numberOrNull(value) {
+  return Number.isFinite(value) ? value : null;
+}
+
+function textOrNull(value) {
+  return typeof value === "string" ? value : null;
 }

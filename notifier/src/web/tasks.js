@@ -1,6 +1,7 @@
 // What is known about each of the user's tasks: the state behind the list, without the page.
 
-import { observe, position } from "./progress.js";
+import { addLines, EMPTY_LOG } from "./log.js";
+import { atRest, numberOrNull, readFigures, readSteps } from "./progress.js";
 
 const ENDED = new Set(["succeeded", "failed", "cancelled"]);
 
@@ -40,10 +41,19 @@ export class TaskBoard {
     return { task, change: changeBetween(before, task) };
   }
 
+  /** Takes the `data` of a `task.log` frame. Who comes in late hears a task log before its next state. */
+  addLog(data, at) {
+    if (typeof data?.task_id !== "string") return;
+    const before = this.#tasks.get(data.task_id) ?? null;
+    const task = before ?? readTask({ task_id: data.task_id, status: "running", attempt: data.attempt }, null, at);
+    this.#keep({ ...task, doubted: false, log: addLines(task.log, data) });
+  }
+
   /** While nothing is heard, what has not ended may move or end unseen: its rate is no longer known either. */
   doubtUnfinished() {
     for (const task of this.all()) {
-      if (!hasEnded(task)) this.#tasks.set(task.id, { ...task, doubted: true, meter: null });
+      if (hasEnded(task)) continue;
+      this.#tasks.set(task.id, { ...atRest(task), steps: task.steps.map(atRest), doubted: true });
     }
   }
 
@@ -83,8 +93,6 @@ function readTask(data, before, at) {
   const attempt = numberOrNull(data.attempt) ?? before?.attempt ?? 1;
   const earlier = before !== null && before.attempt === attempt ? before : null;
   const time = Date.parse(data.timestamp ?? "") || at;
-  const progress = readProgress(data.progress, earlier);
-  const moving = data.status === "running" ? position(progress) : null;
   return {
     id: data.task_id,
     kind: data.kind ?? before?.kind ?? "",
@@ -93,13 +101,13 @@ function readTask(data, before, at) {
     attempt,
     maxAttempts: numberOrNull(data.max_attempts) ?? before?.maxAttempts ?? null,
     rev: numberOrNull(data.rev) ?? before?.rev ?? null,
-    ...progress,
+    ...readProgress(data.progress, earlier),
     error: data.error ?? null,
     result: data.result ?? null,
     time,
     startedAt: earlier?.startedAt ?? (data.status === "running" ? time : null),
     doubted: false,
-    meter: moving === null ? null : observe(earlier?.meter ?? null, moving.value, time / 1000),
+    log: before?.log ?? EMPTY_LOG,
   };
 }
 
@@ -107,17 +115,7 @@ function readTask(data, before, at) {
 function readProgress(progress, earlier) {
   if (progress == null && earlier !== null) {
     const { percent, done, total, unit } = earlier;
-    return { percent, done, total, unit, message: null };
+    return { ...readFigures({ percent, done, total, unit }), steps: [] };
   }
-  return {
-    percent: numberOrNull(progress?.percent),
-    done: numberOrNull(progress?.done),
-    total: numberOrNull(progress?.total),
-    unit: progress?.unit ?? null,
-    message: progress?.message ?? null,
-  };
-}
-
-function numberOrNull(value) {
-  return Number.isFinite(value) ? value : null;
+  return { ...readFigures(progress), steps: readSteps(progress) };
 }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
-  formatAmount, formatBytes, formatDuration, formatRate, formatTimeLeft, prettyJson, shortId, summarizeResult,
+  describeStep, formatAmount, formatBytes, formatDuration, formatRate, formatTimeLeft, prettyJson, shortId, summarizeResult,
 } from "../../../notifier/src/web/format.js";
 
 test("bytes are written in the largest unit that keeps them at one or more", () => {
@@ -23,6 +23,8 @@ test("an amount names its unit once, and its total only when there is one", () =
 test("a rate is an amount a second, and nothing while it is unknown", () => {
   assert.equal(formatRate(2.5 * 1024 * 1024, "bytes"), "2.5 MiB/s");
   assert.equal(formatRate(12.34, "rows"), "12.3 rows/s");
+  assert.equal(formatRate(0.0333, "pages"), "0.0333 pages/s");
+  assert.equal(formatRate(0, null), "0/s");
   assert.equal(formatRate(null, "bytes"), "");
 });
 
@@ -39,6 +41,16 @@ test("a time left is never zero while something is left to wait for", () => {
   assert.equal(formatTimeLeft(4.2), "about 5 s left");
   assert.equal(formatTimeLeft(75), "about 1 min 15 s left");
   assert.equal(formatTimeLeft(null), "");
+});
+
+test("a step says its place, its name and its figures, as far as they are known", () => {
+  const nothing = { index: null, count: null, percent: null, done: null, total: null, unit: null, rate: null, remaining: null };
+  assert.equal(describeStep({ ...nothing, name: "Upload" }), "Upload");
+  const figures = { percent: 40.9, done: 4, total: 10, unit: "rows", rate: 2, remaining: 3 };
+  assert.equal(
+    describeStep({ name: "Upload", index: 2, count: 3, ...figures }),
+    "2 of 3: Upload · 40% · 4 of 10 rows · 2 rows/s · about 3 s left",
+  );
 });
 
 test("a short id is the part in which two ids of the same minute differ", () => {

@@ -69,6 +69,29 @@ test("after a cut an unfinished task is in doubt until it is heard of, and a fin
   assert.equal(board.apply(event({ task_id: "moving", rev: 9 }), AT).task.doubted, false);
 });
 
+test("what is in doubt has no rate and no time left, in no step", () => {
+  const board = new TaskBoard(10);
+  const figures = { percent: 5, rate: 2, remaining_s: 9 };
+  board.apply(event({ progress: { ...figures, step: { name: "a", ...figures } } }), AT);
+  board.doubtUnfinished();
+  const [task] = board.all();
+  for (const { percent, rate, remaining } of [task, ...task.steps]) assert.deepEqual([percent, rate, remaining], [5, null, null]);
+});
+
+test("a task keeps its log from attempt to attempt, and is known by it", () => {
+  const board = new TaskBoard(10);
+  board.addLog({ task_id: "t1", attempt: 1, lines: [{ text: "one" }] }, AT);
+  assert.equal(board.all()[0].status, "running");
+  board.apply(event({ rev: 2, attempt: 2 }), AT);
+  board.doubtUnfinished();
+  board.addLog({ task_id: "t1", attempt: 2, lines: [{ text: "two" }] }, AT);
+  const [task] = board.all();
+  assert.deepEqual(task.log.lines.map(({ text }) => text), ["one", "two"]);
+  assert.equal(task.doubted, false);
+  board.addLog({ lines: [{ text: "whose?" }] }, AT);
+  assert.equal(board.all().length, 1);
+});
+
 test("the list is bounded, and finished tasks make room first", () => {
   const board = new TaskBoard(3);
   board.apply(event({ task_id: "a" }), AT);

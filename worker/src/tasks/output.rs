@@ -4,6 +4,8 @@ use bellhop_common::wire::Progress;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::task::TaskContext;
+
 /// More came than is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TooLarge {
@@ -13,16 +15,32 @@ pub(super) enum TooLarge {
     Total,
 }
 
+/// What a line says to the job's owner.
+#[derive(Debug, PartialEq)]
+pub(super) enum Said {
+    Progress(Progress),
+    Log(String),
+}
+
+impl Said {
+    pub(super) fn tell(self, ctx: &TaskContext) {
+        match self {
+            Self::Progress(progress) => ctx.progress(progress),
+            Self::Log(line) => ctx.log(line),
+        }
+    }
+}
+
 /// Takes lines apart. Holds at most two of them.
 pub(super) struct Output {
     /// What has come of the line that is being read.
     line: Vec<u8>,
-    /// The last line that was neither blank nor progress; empty when there was none.
+    /// The last line that was neither blank nor said to the owner; empty when there was none.
     last: Vec<u8>,
     longest: usize,
     /// How many more bytes may come.
     left: u64,
-    /// How many progress lines could not be understood.
+    /// How many lines for the owner could not be understood.
     pub(super) malformed: u64,
 }
 
@@ -38,11 +56,11 @@ impl Output {
         }
     }
 
-    /// Takes the next bytes and tells `progress` what they say.
+    /// Takes the next bytes and tells `said` what they say.
     pub(super) fn push(
         &mut self,
         bytes: &[u8],
-        mut progress: impl FnMut(Progress),
+        mut said: impl FnMut(Said),
     ) -> Result<(), TooLarge> {
         let count = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         self.left = self.left.checked_sub(count).ok_or(TooLarge::Total)?;
@@ -56,15 +74,15 @@ impl Output {
             }
             self.line.extend_from_slice(text);
             if ended {
-                self.end_line(&mut progress);
+                self.end_line(&mut said);
             }
         }
         Ok(())
     }
 
     /// The result, when nothing more comes. The last line need not have an end.
-    pub(super) fn finish(&mut self, mut progress: impl FnMut(Progress)) -> Value {
-        self.end_line(&mut progress);
+    pub(super) fn finish(&mut self, mut said: impl FnMut(Said)) -> Value {
+        self.end_line(&mut said);
         if self.last.is_empty() {
             return Value::Null;
         }
@@ -73,10 +91,10 @@ impl Output {
             .unwrap_or_else(|_| Value::String(text.strip_suffix('\r').unwrap_or(&text).to_owned()))
     }
 
-    fn end_line(&mut self, progress: &mut impl FnMut(Progress)) {
+    fn end_line(&mut self, said: &mut impl FnMut(Said)) {
         match classify(&self.line) {
             Line::Blank => {}
-            Line::Progress(state) => progress(state),
+            Line::Said(what) => said(what),
             Line::Malformed => self.malformed = self.malformed.saturating_add(1),
             Line::Other => std::mem::swap(&mut self.last, &mut self.line),
         }
@@ -87,8 +105,8 @@ impl Output {
 #[derive(Debug, PartialEq)]
 enum Line {
     Blank,
-    Progress(Progress),
-    /// Meant as progress, but not understood.
+    Said(Said),
+    /// Meant for the owner, but not understood.
     Malformed,
     Other,
 }
@@ -99,6 +117,12 @@ struct ProgressLine {
     progress: Progress,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogLine {
+    log: String,
+}
+
 fn classify(line: &[u8]) -> Line {
     let line = line.trim_ascii();
     if line.is_empty() {
@@ -106,14 +130,18 @@ fn classify(line: &[u8]) -> Line {
     }
     // Most lines of a chatty program end here, unparsed.
     let key = line.strip_prefix(b"{").map(<[u8]>::trim_ascii_start);
-    if !key.is_some_and(|key| key.starts_with(b"\"progress\"")) {
+    let starts = |name: &[u8]| key.is_some_and(|key| key.starts_with(name));
+    if !starts(b"\"progress\"") && !starts(b"\"log\"") {
         return Line::Other;
     }
     let text = String::from_utf8_lossy(line);
     if let Ok(ProgressLine { progress }) = serde_json::from_str(&text) {
-        return Line::Progress(tidy(progress));
+        return Line::Said(Said::Progress(tidy(progress)));
     }
-    // A result may have a field `progress` among others.
+    if let Ok(LogLine { log }) = serde_json::from_str(&text) {
+        return Line::Said(Said::Log(log));
+    }
+    // A result may have a field of that name among others.
     match serde_json::from_str::<Map<String, Value>>(&text) {
         Ok(fields) if fields.len() > 1 => Line::Other,
         _ => Line::Malformed,
@@ -135,15 +163,25 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// Everything that `chunks` say: the progress, the result, and how many were malformed.
-    fn read(chunks: &[&[u8]]) -> (Vec<Progress>, Value, u64) {
-        let mut output = Output::new(100, 10_000);
+    /// Everything that `chunks` say: to the owner, as the result, and how many were malformed.
+    fn hear(chunks: &[&[u8]]) -> (Vec<Said>, Value, u64) {
+        let mut output = Output::new(200, 10_000);
         let mut seen = Vec::new();
         for chunk in chunks {
-            output.push(chunk, |progress| seen.push(progress)).unwrap();
+            output.push(chunk, |said| seen.push(said)).unwrap();
         }
-        let result = output.finish(|progress| seen.push(progress));
+        let result = output.finish(|said| seen.push(said));
         (seen, result, output.malformed)
+    }
+
+    /// The same when all that is said is progress.
+    fn read(chunks: &[&[u8]]) -> (Vec<Progress>, Value, u64) {
+        let (said, result, malformed) = hear(chunks);
+        let progress = said.into_iter().map(|said| match said {
+            Said::Progress(progress) => progress,
+            Said::Log(line) => panic!("a log line: {line}"),
+        });
+        (progress.collect(), result, malformed)
     }
 
     fn result(text: &str) -> Value {
@@ -242,9 +280,31 @@ mod tests {
     }
 
     #[test]
-    fn a_result_may_have_a_field_progress_among_others() {
-        let text = r#"{"progress":"good","files":3}"#;
-        assert_eq!(result(text), json!({"progress": "good", "files": 3}));
+    fn a_result_may_have_such_a_field_among_others() {
+        for text in [
+            r#"{"progress":"good","files":3}"#,
+            r#"{"log":"a","files":3}"#,
+        ] {
+            let value: Value = serde_json::from_str(text).unwrap();
+            assert_eq!(result(text), value);
+        }
+    }
+
+    #[test]
+    fn log_lines_are_told_and_are_no_result() {
+        let text = b"2\n{\"log\": \"1 row skipped\"}\n{\"log\":\"\xff\"}\n{\"log\":5}\n{\"log\":";
+        let (said, result, malformed) = hear(&[text]);
+        let lines = ["1 row skipped", "\u{fffd}"].map(|line| Said::Log(line.into()));
+        assert_eq!((said, result, malformed), (lines.into(), json!(2), 2));
+    }
+
+    #[test]
+    fn progress_may_stand_in_a_step() {
+        let text =
+            br#"{"progress":{"step":{"name":"pack","index":2,"count":4,"done":1,"total":2}}}"#;
+        let (seen, _, _) = read(&[text]);
+        assert_eq!(seen[0].step.as_ref().unwrap().name, "pack");
+        assert_eq!(seen[0].clone().tidied().percent, Some(37.5));
     }
 
     #[test]

@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use bellhop_common::config::HumanSize;
 use bellhop_common::http;
-use bellhop_common::wire::Progress;
 use jiff::Timestamp;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use serde_json::Value;
 
 use super::config::EndpointConfig;
-use crate::tasks::output::{Output, TooLarge};
+use crate::tasks::output::{Output, Said, TooLarge};
 
 /// The longest wait that a server may ask for: quotas are often daily, and a mistaken answer must
 /// not put a job off for a year.
@@ -78,13 +77,9 @@ impl Reader {
     }
 
     /// Takes the next bytes and tells `progress` what they say.
-    pub(super) fn push(
-        &mut self,
-        chunk: &[u8],
-        progress: impl FnMut(Progress),
-    ) -> Result<(), Excess> {
+    pub(super) fn push(&mut self, chunk: &[u8], said: impl FnMut(Said)) -> Result<(), Excess> {
         match &mut self.body {
-            Body::Lines(output) => output.push(chunk, progress).map_err(|excess| match excess {
+            Body::Lines(output) => output.push(chunk, said).map_err(|excess| match excess {
                 TooLarge::Line => Excess::Line(self.line),
                 TooLarge::Total => Excess::Total(self.total),
             }),
@@ -99,13 +94,13 @@ impl Reader {
     }
 
     /// The result, when nothing more comes.
-    pub(super) fn finish(self, progress: impl FnMut(Progress)) -> Result<Value, serde_json::Error> {
+    pub(super) fn finish(self, said: impl FnMut(Said)) -> Result<Value, serde_json::Error> {
         match self.body {
             Body::Lines(mut output) => {
-                let result = output.finish(progress);
+                let result = output.finish(said);
                 if output.malformed > 0 {
                     let lines = output.malformed;
-                    tracing::debug!(lines, "progress lines were not understood");
+                    tracing::debug!(lines, "lines for the owner were not understood");
                 }
                 Ok(result)
             }

@@ -196,7 +196,7 @@ impl Endpoint {
         loop {
             match response.chunk().await {
                 Ok(Some(bytes)) => {
-                    if let Err(excess) = reader.push(&bytes, |progress| ctx.progress(progress)) {
+                    if let Err(excess) = reader.push(&bytes, |said| said.tell(ctx)) {
                         let message = format!("{} {excess}", self.config.url);
                         return Outcome::fail("output_too_large", message);
                     }
@@ -205,7 +205,7 @@ impl Endpoint {
                 Err(error) => return self.broken(error),
             }
         }
-        match reader.finish(|progress| ctx.progress(progress)) {
+        match reader.finish(|said| said.tell(ctx)) {
             Ok(result) => Outcome::Done(result),
             Err(error) => {
                 let message = format!(

@@ -73,7 +73,7 @@ pub(super) async fn streams(
     tail: &mut Tail,
     ctx: &TaskContext,
 ) -> Result<(), TooLarge> {
-    let lines = |bytes: &[u8]| output.push(bytes, |progress| ctx.progress(progress));
+    let lines = |bytes: &[u8]| output.push(bytes, |said| said.tell(ctx));
     let errors = |bytes: &[u8]| {
         tail.push(bytes);
         Ok(())

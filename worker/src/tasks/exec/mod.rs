@@ -13,11 +13,13 @@
 //!
 //! # What the program says
 //! - **stdout**: lines of UTF-8 (bad bytes are replaced). An object with the single key `progress`
-//!   is progress, `{"progress": {"percent", "done", "total", "unit", "message"}}`, every field
-//!   optional: `percent` follows from `done` and `total` (whole numbers) when absent, and is kept
-//!   within 0 to 100. A progress line that cannot be understood is passed over. The last other line
-//!   that is not blank is the result: as JSON if it is JSON, as a text otherwise; `null` when there
-//!   is none. A line may have `max_output` bytes (1 MiB), all together `max_total_output` (64 MiB).
+//!   is progress, `{"progress": {"percent", "done", "total", "unit", "message", "step"}}`, every
+//!   field optional: `percent` follows from `done` and `total` (whole numbers) when absent, and is
+//!   kept within 0 to 100. An object with the single key `log` and a text is a line for the owner,
+//!   `{"log": "12 rows skipped"}`. One of these that cannot be understood is passed over. The last
+//!   other line that is not blank is the result: as JSON if it is JSON, as a text otherwise;
+//!   `null` when there is none. A line may have `max_output` bytes (1 MiB), all together
+//!   `max_total_output` (64 MiB).
 //!   Most languages buffer what they write into a pipe, so flush after each line.
 //! - **stderr**: anything; the last 8 KiB go into the error message when the attempt fails, and so
 //!   to the job's owner.
@@ -123,10 +125,10 @@ impl Exec {
         };
         group.kill();
         let status = group.reap().await;
-        let result = output.finish(|progress| ctx.progress(progress));
+        let result = output.finish(|said| said.tell(&ctx));
         if output.malformed > 0 {
             let lines = output.malformed;
-            tracing::debug!(task.id = %ctx.task_id, lines, "progress lines were not understood");
+            tracing::debug!(task.id = %ctx.task_id, lines, "lines for the owner were not understood");
         }
         match (ending, status) {
             (Ending::Cancelled, _) => Outcome::Cancelled,

@@ -202,3 +202,19 @@ async fn the_documented_program_works() {
     assert_eq!(running.outcome().await, Outcome::Done(json!({"pages": 3})));
     assert_eq!(*seen.borrow(), Some(Progress::of(2, 3, "pages")));
 }
+
+#[tokio::test]
+async fn log_lines_reach_the_owner_and_progress_its_step() {
+    let script = sh(r#"
+        echo '{"log": "1 row skipped"}'
+        echo '{"progress": {"step": {"name": "pack", "index": 2, "count": 4, "done": 1, "total": 2}}}'
+        echo '{"rows": 9}'"#);
+    let (ctx, seen) = TaskContext::detached();
+    let exec = Exec::new("test.kind", script).unwrap();
+    let outcome = exec.run(ctx.clone(), json!({})).await;
+    assert_eq!(outcome, Outcome::Done(json!({"rows": 9})));
+    assert_eq!(ctx.waiting_log_lines(), ["1 row skipped"]);
+    let progress = seen.borrow().clone().unwrap();
+    let step = progress.step.unwrap();
+    assert_eq!((step.name.as_str(), step.progress.done), ("pack", Some(1)));
+}
