@@ -1,5 +1,7 @@
 //! The commands.
 
+mod dead;
+
 use anyhow::Context as _;
 use bellhop_common::amqp::{Names, Publisher, Topology};
 use bellhop_common::cli::{health_check, say};
@@ -35,6 +37,9 @@ enum Command {
     },
     /// Put a job into a queue and print its id
     Enqueue(Enqueue),
+    /// Look after the jobs that failed for good, and the messages nobody can read
+    #[command(subcommand)]
+    Dead(dead::Command),
     /// Exit with 0 if the worker that runs with this configuration is ready
     Healthcheck {
         #[command(flatten)]
@@ -73,6 +78,7 @@ impl Cli {
                 check_config,
             } => run(&config, check_config).await,
             Command::Enqueue(job) => job.run().await,
+            Command::Dead(command) => command.run().await,
             Command::Healthcheck { config } => {
                 let config: WorkerConfig = Sources::of_process(&config).load()?;
                 Ok(health_check(config.http.listen).await?)
