@@ -3,6 +3,7 @@
 //! - [`wire`]: jobs, events, routing keys. Pure.
 //! - [`amqp`]: RabbitMQ. Topology, one publisher, one consumer; both survive the broker.
 //! - [`config`]: defaults < file < environment < flags.
+//! - [`dead_letters`]: what failed for good: list, replay, drop.
 //! - [`enqueue`]: a job into its queue, a status to its owner.
 //! - [`telemetry`]: logs, metrics, readiness. [`http`]: the pages that show them.
 //! - [`cli`], [`shutdown`], [`backoff`], [`tls`]: small things with one answer for both services.
@@ -11,6 +12,7 @@ pub mod amqp;
 pub mod backoff;
 pub mod cli;
 pub mod config;
+pub mod dead_letters;
 pub mod enqueue;
 pub mod http;
 pub mod shutdown;

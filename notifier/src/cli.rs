@@ -7,7 +7,7 @@ use bellhop_common::shutdown;
 use bellhop_common::telemetry::init_logs;
 use bellhop_common::wire::MAX_ID_BYTES;
 use bellhop_notifier::NotifierConfig;
-use bellhop_notifier::auth::{Verifier, mint};
+use bellhop_notifier::auth::{Verifier, mint_with_scope};
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 use tokio::net::TcpListener;
@@ -38,6 +38,9 @@ enum Command {
         /// How long it is good
         #[arg(long, value_name = "DURATION", default_value = "1h")]
         ttl: HumanDuration,
+        /// What it is good for besides, e.g. `admin`
+        #[arg(long, value_name = "WORDS")]
+        scope: Option<String>,
         #[command(flatten)]
         config: ConfigFlags,
     },
@@ -55,13 +58,19 @@ impl Cli {
                 config,
                 check_config,
             } => run(&config, check_config).await,
-            Command::Token { user, ttl, config } => {
+            Command::Token {
+                user,
+                ttl,
+                scope,
+                config,
+            } => {
                 let config: NotifierConfig = Sources::of_process(&config).load()?;
                 anyhow::ensure!(
                     (1..=MAX_ID_BYTES).contains(&user.len()),
                     "--user must have 1 to {MAX_ID_BYTES} bytes"
                 );
-                say(&mint(&config.auth, &user, Timestamp::now(), ttl.0)?);
+                let (auth, now) = (&config.auth, Timestamp::now());
+                say(&mint_with_scope(auth, &user, scope.as_deref(), now, ttl.0)?);
                 Ok(())
             }
             Command::Healthcheck { config } => {

@@ -92,6 +92,8 @@ pub struct AuthConfig {
     pub audience: Option<String>,
     /// How far clocks may differ.
     pub leeway: HumanDuration,
+    /// Users who may look after the dead letters, besides those whose token has the scope `admin`.
+    pub administrators: Vec<String>,
     /// Whether `?token=` is taken. Turn it off where addresses are logged on the way.
     pub query_token: bool,
 }
@@ -107,6 +109,7 @@ impl Default for AuthConfig {
             issuer: None,
             audience: None,
             leeway: HumanDuration::from_secs(30),
+            administrators: Vec::new(),
             query_token: true,
         }
     }

@@ -20,7 +20,7 @@ async fn taken_and_lost(stack: &Stack, kind: &str, args: serde_json::Value) -> (
     worker.stop().await;
     let id = stack.enqueue(kind, args, "ann").await;
     let lost = stack.rabbit().await;
-    lost.hold("jobs.default").await;
+    lost.take_and_keep("jobs.default").await;
     (id, lost)
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lapin::options::{
-    BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
-    QueueDeclareOptions,
+    BasicAckOptions, BasicGetOptions, BasicPublishOptions, BasicRejectOptions,
+    ConfirmSelectOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -88,7 +88,7 @@ impl Rabbit {
     }
 
     /// Takes a message without an answer: it comes back when the connection is closed.
-    pub async fn hold(&self, queue: &str) {
+    pub async fn take_and_keep(&self, queue: &str) {
         let queue = format!("{}{queue}", self.prefix);
         let options = BasicGetOptions { no_ack: false };
         let got = self.channel.basic_get(queue.into(), options).await;
@@ -200,6 +200,45 @@ impl Rabbit {
                 .map(ToString::to_string),
             body: got.delivery.data.clone(),
         })
+    }
+
+    /// Publishes to an exchange with headers that are texts.
+    pub async fn publish_headers(
+        &self,
+        exchange: &str,
+        key: &str,
+        body: impl AsRef<[u8]>,
+        headers: &[(&str, &str)],
+    ) {
+        let mut table = FieldTable::default();
+        for (name, value) in headers {
+            table.insert((*name).into(), AMQPValue::LongString((*value).into()));
+        }
+        let properties = BasicProperties::default().with_headers(table);
+        self.publish_with(exchange, key, body, properties).await;
+    }
+
+    /// Takes the next message of a queue and gives it back, as a consumer that cannot go on.
+    pub async fn give_back(&self, queue: &str) -> bool {
+        let queue = format!("{}{queue}", self.prefix);
+        let options = BasicGetOptions { no_ack: false };
+        let got = self.channel.basic_get(queue.into(), options).await.unwrap();
+        let Some(got) = got else { return false };
+        let options = BasicRejectOptions { requeue: true };
+        got.delivery.reject(options).await.unwrap();
+        true
+    }
+
+    /// Declares a queue, named without the prefix, that only this connection may use.
+    pub async fn hold(&self, queue: &str) {
+        let queue = format!("{}{queue}", self.prefix);
+        let options = QueueDeclareOptions {
+            exclusive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let arguments = FieldTable::default();
+        let declared = self.channel.queue_declare(queue.into(), options, arguments);
+        declared.await.unwrap();
     }
 
     /// How many messages of a queue nobody holds.

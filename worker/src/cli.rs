@@ -1,5 +1,7 @@
 //! The commands.
 
+mod dead;
+
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -84,6 +86,9 @@ enum Command {
         #[command(flatten)]
         config: ConfigFlags,
     },
+    /// Look after the jobs that failed for good, and the messages nobody can read
+    #[command(subcommand)]
+    Dead(dead::Command),
     /// Exit with 0 if the worker that runs with this configuration is ready
     Healthcheck {
         #[command(flatten)]
@@ -125,6 +130,7 @@ impl Cli {
             Command::Cancel { id, user, config } => {
                 cancel_task(&config, &id, user.as_deref()).await
             }
+            Command::Dead(command) => command.run().await,
             Command::Healthcheck { config } => {
                 let config: WorkerConfig = Sources::of_process(&config).load()?;
                 Ok(health_check(config.http.listen).await?)

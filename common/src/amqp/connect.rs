@@ -236,7 +236,7 @@ pub(super) async fn supervise(
     }
 }
 
-async fn close(connection: &Connection) {
+pub(super) async fn close(connection: &Connection) {
     if connection.status().connected() {
         // The connection is dropped next; a broker that does not answer sees the socket close.
         let goodbye = connection.close(200, "goodbye".into());

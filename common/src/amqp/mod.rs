@@ -8,6 +8,7 @@
 //! takes. lapin's own recovery is off: it gives up after some attempts, and a channel error leaves
 //! its streams pending for ever.
 
+mod browser;
 mod channels;
 mod connect;
 mod consumer;
@@ -16,6 +17,7 @@ pub mod ladder;
 mod publisher;
 mod topology;
 
+pub use browser::{BrowseError, Browser, Death, Found};
 pub use connect::{ConnectError, check_url};
 pub use consumer::{Consumer, Source, StreamPosition, Subscription};
 pub use delivery::{Delivery, Properties, Receipt, SettleError};

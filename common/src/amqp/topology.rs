@@ -15,7 +15,8 @@ use crate::config::AmqpConfig;
 /// broker moves it to the dead letters: a job that kills its worker must not kill them all.
 const JOB_DELIVERY_LIMIT: i64 = 20;
 
-/// The same for queues whose consumer holds messages through long outages on purpose. RabbitMQ 4
+/// The same for queues whose messages may come back often: those whose consumer holds them through
+/// long outages on purpose, and those that people look through. RabbitMQ 4
 /// would otherwise apply its default of 20.
 const PATIENT_DELIVERY_LIMIT: i64 = 100_000;
 
@@ -57,10 +58,22 @@ impl Names {
         format!("{}jobs.{queue}", self.prefix)
     }
 
+    /// The short name of a queue of jobs; `None` for any other queue.
+    #[must_use]
+    pub fn short_name<'a>(&self, queue: &'a str) -> Option<&'a str> {
+        queue.strip_prefix(&self.prefix)?.strip_prefix("jobs.")
+    }
+
     /// Exchange and queue: jobs that failed for good, and messages nobody can read.
     #[must_use]
     pub fn dead(&self) -> String {
         format!("{}dead", self.prefix)
+    }
+
+    /// Exclusive queue: whoever has it looks through the dead letters; never used otherwise.
+    #[must_use]
+    pub fn dead_lock(&self) -> String {
+        format!("{}dead.lock", self.prefix)
     }
 
     /// Exchange: everything that happened.
@@ -169,7 +182,7 @@ pub enum QueueKind {
         /// Where dead letters go.
         dead_letters: String,
     },
-    /// Replicated and on disk, kept until somebody takes them.
+    /// Replicated and on disk, kept until somebody takes them; looking does not wear them out.
     Keep,
     /// A rung of the delay ladder.
     Delay {
@@ -484,7 +497,14 @@ impl Queue {
         // Replicated, on disk, and counts deliveries: https://www.rabbitmq.com/docs/quorum-queues
         set("x-queue-type", text("quorum"));
         let next = match &self.kind {
-            QueueKind::Keep | QueueKind::Stream { .. } => return arguments,
+            QueueKind::Stream { .. } => return arguments,
+            QueueKind::Keep => {
+                // Whoever looks through the queue puts back what he does not take, and each time
+                // counts. Beyond the limit a message would be gone: there is no exchange behind.
+                let limit = AMQPValue::LongLongInt(PATIENT_DELIVERY_LIMIT);
+                set("x-delivery-limit", limit);
+                return arguments;
+            }
             QueueKind::Work { dead_letters } => {
                 set(
                     "x-delivery-limit",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-/// A duration written as `250ms`, `30s`, `5m` or `1h 30m`. Never negative.
+/// A duration written as `250ms`, `30s`, `5m`, `1h 30m` or `2d`. Never negative; a day has 24 hours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HumanDuration(pub Duration);
 
@@ -18,7 +18,10 @@ impl HumanDuration {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let duration = text.parse::<jiff::SignedDuration>().ok()?;
+        let span = text.parse::<jiff::Span>().ok()?;
+        let duration = span
+            .to_duration(jiff::SpanRelativeTo::days_are_24_hours())
+            .ok()?;
         Duration::try_from(duration).ok().map(Self)
     }
 }
@@ -152,6 +155,7 @@ mod tests {
             ("\"250ms\"", 250),
             ("\"1h 30m\"", 5_400_000),
             ("\"5 minutes\"", 300_000),
+            ("\"2d 1h\"", 176_400_000),
         ] {
             assert_eq!(read(text, "1").unwrap().time.0.as_millis(), wants, "{text}");
         }

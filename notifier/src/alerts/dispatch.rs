@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use bellhop_common::amqp::{Delivery, Message, PublishError, Route};
 use bellhop_common::backoff::jitter;
 use bellhop_common::telemetry::with_causes;
-use bellhop_common::wire::{Event, TaskStatus, cut};
+use bellhop_common::wire::{Event, TaskStatus, cut, header};
+use jiff::Timestamp;
 use metrics::counter;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -194,7 +195,12 @@ async fn bury(gateway: &Gateway, delivery: Delivery, code: &str, reason: &str) {
     error!(reason, "an alert goes to the dead letters");
     let mut message = copy(&delivery);
     let reason = cut(reason, MAX_REASON_BYTES);
-    for (name, value) in [("x-bellhop-reason", code), ("x-bellhop-error", reason)] {
+    let died_at = Timestamp::now().to_string();
+    for (name, value) in [
+        (header::REASON, code),
+        (header::ERROR, reason),
+        (header::DIED_AT, died_at.as_str()),
+    ] {
         message.headers.insert(name.to_owned(), value.to_owned());
     }
     let exchange = gateway.names.dead();

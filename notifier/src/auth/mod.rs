@@ -6,4 +6,4 @@ mod token;
 
 pub use credentials::{Carrier, Credentials, SUBPROTOCOL};
 pub use origin::{is_loopback_host, origin_allowed};
-pub use token::{Identity, KeyError, TokenError, Verifier, mint};
+pub use token::{Identity, KeyError, TokenError, Verifier, mint, mint_with_scope};

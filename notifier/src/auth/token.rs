@@ -20,6 +20,8 @@ pub struct Identity {
     pub user_id: String,
     /// When the token ends, with the leeway; `None` in the mode without tokens.
     pub expires: Option<Timestamp>,
+    /// What it may do besides (the words of `scope`, or the list `scopes`).
+    pub scopes: Vec<String>,
 }
 
 /// Why a token is not accepted.
@@ -115,6 +117,11 @@ struct Claims {
     iss: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     aud: Option<serde_json::Value>,
+    /// One text with words (RFC 8693, 4.2); some issuers write a list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scopes: Option<serde_json::Value>,
 }
 
 /// Checks tokens.
@@ -202,6 +209,11 @@ impl Verifier {
         Ok(Identity {
             user_id,
             expires: Some(expires),
+            scopes: [claims.scope, claims.scopes]
+                .into_iter()
+                .flatten()
+                .flat_map(words)
+                .collect(),
         })
     }
 }
@@ -222,6 +234,24 @@ fn explain(kind: &ErrorKind) -> TokenError {
         ErrorKind::MissingRequiredClaim(claim) if claim == "iss" => TokenError::MissingClaim("iss"),
         ErrorKind::MissingRequiredClaim(claim) if claim == "aud" => TokenError::MissingClaim("aud"),
         _ => TokenError::Malformed,
+    }
+}
+
+/// The words of a text or of a list of texts. What is neither allows nothing.
+fn words(claim: serde_json::Value) -> Vec<String> {
+    let split = |text: &str| {
+        text.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    match claim {
+        serde_json::Value::String(text) => split(&text),
+        serde_json::Value::Array(list) => list
+            .iter()
+            .filter_map(|word| word.as_str())
+            .flat_map(split)
+            .collect(),
+        _ => Vec::new(),
     }
 }
 
@@ -279,6 +309,20 @@ pub fn mint(
     now: Timestamp,
     lifetime: Duration,
 ) -> Result<String, KeyError> {
+    mint_with_scope(config, user_id, None, now, lifetime)
+}
+
+/// The same with a `scope`: words with spaces between.
+///
+/// # Errors
+/// [`KeyError`] if the configuration has no shared secret.
+pub fn mint_with_scope(
+    config: &AuthConfig,
+    user_id: &str,
+    scope: Option<&str>,
+    now: Timestamp,
+    lifetime: Duration,
+) -> Result<String, KeyError> {
     if !config.is_symmetric() {
         return Err(KeyError::CannotMint(config.algorithm));
     }
@@ -290,6 +334,8 @@ pub fn mint(
         nbf: None,
         iss: config.issuer.clone(),
         aud: config.audience.clone().map(serde_json::Value::from),
+        scope: scope.map(serde_json::Value::from),
+        scopes: None,
     };
     let key = EncodingKey::from_secret(secret.expose().as_bytes());
     jsonwebtoken::encode(&Header::new(config.algorithm), &claims, &key).map_err(KeyError::Sign)
@@ -331,6 +377,26 @@ mod tests {
         assert_eq!(at(0).unwrap().user_id, "ann");
         assert!(at(89).is_ok(), "the leeway of 30 s");
         assert_eq!(at(90), Err(TokenError::Expired));
+    }
+
+    #[test]
+    fn scopes_are_read_as_issuers_write_them_and_nothing_else_is_one() {
+        for (scope, scopes, wants) in [
+            (json!("read admin"), Value::Null, &["read", "admin"][..]),
+            (Value::Null, json!(["admin"]), &["admin"]),
+            (json!("a"), json!("b c"), &["a", "b", "c"]),
+            (json!(["a b", 7]), Value::Null, &["a", "b"]),
+            (json!(true), json!({"admin": true}), &[]),
+            (Value::Null, Value::Null, &[]),
+        ] {
+            let claims =
+                json!({"sub": "ann", "exp": 1_800_000_060, "scope": scope, "scopes": scopes});
+            assert_eq!(
+                verify(&config(), &claims).unwrap().scopes,
+                wants,
+                "{claims}"
+            );
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! The HTTP side: the socket's handshake, jobs for browsers and curl, the page.
+//! The HTTP side: the socket's handshake, jobs for browsers and curl, the dead letters, the page.
 
+mod dead;
 mod error;
 mod page;
 mod tasks;
@@ -21,10 +22,12 @@ pub(crate) fn routes(
     metrics: Metrics,
 ) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
     let socket = upgrade::route(Arc::clone(&gateway));
+    let dead = dead::routes(Arc::clone(&gateway));
     let tasks = tasks::route(Arc::clone(&gateway)).or(tasks::cancel_route(gateway));
     status_routes(health, metrics)
         .or(socket)
         .or(tasks)
+        .or(dead)
         .or(page::routes())
         .recover(error::answer)
 }

@@ -19,7 +19,7 @@ use warp::{Filter, Rejection, Reply};
 
 use super::error::ApiError;
 use super::upgrade::unauthorized;
-use crate::auth::Credentials;
+use crate::auth::{Credentials, Identity};
 use crate::config::AuthMode;
 use crate::gateway::Gateway;
 
@@ -86,7 +86,7 @@ async fn end(
     id: &str,
 ) -> Result<Response, ApiError> {
     let now = Timestamp::now();
-    let user_id = caller(gateway, authorization, now)?;
+    let user_id = caller(gateway, authorization, now)?.user_id;
     let id = decode_word(id).unwrap_or_else(|| id.to_owned());
     if id.is_empty() || id.len() > MAX_ID_BYTES {
         let message = format!("a task's id has 1 to {MAX_ID_BYTES} bytes");
@@ -109,11 +109,8 @@ async fn start(
 ) -> Result<Response, ApiError> {
     let now = Timestamp::now();
     // Before the body, so that a stranger costs little.
-    let user_id = caller(gateway, authorization, now)?;
-    let body = timeout(BODY_TIMEOUT, read(body)).await.map_err(|_| {
-        let message = format!("the body did not arrive within {BODY_TIMEOUT:?}");
-        ApiError::new(StatusCode::REQUEST_TIMEOUT, "slow_body", message)
-    })??;
+    let user_id = caller(gateway, authorization, now)?.user_id;
+    let body = whole_body(body).await?;
     let request: Request = serde_json::from_slice(&body)
         .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "bad_json", error.to_string()))?;
     let Some(open) = gateway.config.tasks.open.get(&request.kind) else {
@@ -143,6 +140,16 @@ async fn start(
     Ok(warp::reply::with_status(answer, StatusCode::ACCEPTED).into_response())
 }
 
+/// A request's body, if it comes in time and is not too large.
+pub(super) async fn whole_body(
+    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
+) -> Result<Vec<u8>, ApiError> {
+    timeout(BODY_TIMEOUT, read(body)).await.map_err(|_| {
+        let message = format!("the body did not arrive within {BODY_TIMEOUT:?}");
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, "slow_body", message)
+    })?
+}
+
 async fn read(
     body: impl Stream<Item = Result<impl Buf, warp::Error>>,
 ) -> Result<Vec<u8>, ApiError> {
@@ -170,17 +177,22 @@ async fn read(
     Ok(read)
 }
 
-fn caller(
+/// Who asks.
+pub(super) fn caller(
     gateway: &Gateway,
     authorization: Option<&str>,
     now: Timestamp,
-) -> Result<String, ApiError> {
+) -> Result<Identity, ApiError> {
     let token = Credentials::read(authorization, None, None).token;
     match (gateway.verifier.mode(), token) {
         // In the mode without tokens the bearer's word is its name.
-        (AuthMode::None, Some((_, name))) => Ok(name),
+        (AuthMode::None, Some((_, user_id))) => Ok(Identity {
+            user_id,
+            expires: None,
+            scopes: Vec::new(),
+        }),
         (AuthMode::Jwt, Some((_, token))) => match gateway.verifier.verify(&token, now) {
-            Ok(identity) => Ok(identity.user_id),
+            Ok(identity) => Ok(identity),
             Err(error) => Err(unauthorized(&error)),
         },
         (_, None) => {

@@ -155,6 +155,7 @@ fn identify(
         return Ok(Ok(Some(Identity {
             user_id,
             expires: None,
+            scopes: Vec::new(),
         })));
     }
     let Some((carrier, token)) = &credentials.token else {
