@@ -1,5 +1,6 @@
 //! Putting a job into its queue, as every producer of ours does it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -7,10 +8,11 @@ use thiserror::Error;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::amqp::{Message, Names, PublishError, Publisher, Route};
+use crate::amqp::{ClaimError, Claimed, Message, Names, PublishError, Publisher, Route};
+use crate::unique;
 use crate::wire::{
     Audience, Event, EventClass, EventError, EventKey, Job, JobError, KeyError, Status,
-    TASK_STATUS_CHANGED, TaskStatus,
+    TASK_STATUS_CHANGED, TaskStatus, header,
 };
 
 /// How long a producer waits until its job is announced to the owner.
@@ -34,12 +36,25 @@ pub enum EnqueueError {
         /// The queue's short name.
         queue: String,
     },
+    /// Whether its `unique_key` is free could not be learnt.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     /// The broker did not take it.
     #[error(transparent)]
     Publish(PublishError),
 }
 
-/// Puts a job into a queue; when this returns, the broker keeps it. Its owner is told `queued`.
+/// Which task does what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enqueued {
+    /// The job's id, or that of the first with its `unique_key`.
+    pub task_id: String,
+    /// The key was taken, and the job was not put in.
+    pub duplicate: bool,
+}
+
+/// Puts a job into a queue, unless its `unique_key` is taken; when this returns, the broker keeps
+/// it. Its owner is told `queued`, or `scheduled` if its time has not come.
 ///
 /// # Errors
 /// [`EnqueueError`]. After [`PublishError::Timeout`] the job may be in the queue all the same.
@@ -49,12 +64,53 @@ pub async fn enqueue(
     queue: &str,
     job: &Job,
     now: Timestamp,
+) -> Result<Enqueued, EnqueueError> {
+    job.check()?;
+    let mut headers = BTreeMap::new();
+    match unique::claim(publisher, names, job).await? {
+        None => {}
+        Some(Claimed::Mine) => {
+            headers.insert(header::CLAIMED.to_owned(), "true".to_owned());
+        }
+        Some(Claimed::By(first)) => {
+            return Ok(Enqueued {
+                task_id: first,
+                duplicate: true,
+            });
+        }
+    }
+    if let Err(error) = put_in(publisher, names, queue, job, headers, now).await {
+        // Or the caller's next try would be sent to a job that is not there.
+        unique::release(publisher, names, job).await;
+        return Err(error);
+    }
+    Ok(Enqueued {
+        task_id: job.id.clone(),
+        duplicate: false,
+    })
+}
+
+/// Puts a job with these headers into a queue, whatever its `unique_key`, and tells its owner.
+///
+/// # Errors
+/// As [`enqueue`].
+pub async fn put_in(
+    publisher: &Publisher,
+    names: &Names,
+    queue: &str,
+    job: &Job,
+    mut headers: BTreeMap<String, String>,
+    now: Timestamp,
 ) -> Result<(), EnqueueError> {
     job.check()?;
+    headers.insert(header::SINCE.to_owned(), now.to_string());
     let message = Message {
         body: serde_json::to_vec(job)?,
         id: Some(job.id.clone()),
         kind: Some(job.kind.clone()),
+        priority: job.priority,
+        timestamp: u64::try_from(now.as_second()).ok(),
+        headers,
         persistent: true,
         ..Message::default()
     };
@@ -84,20 +140,24 @@ pub async fn enqueue(
 }
 
 fn queued(job: &Job, now: Timestamp) -> TaskStatus {
+    let due = job.due(now).filter(|due| *due > now);
     TaskStatus {
         task_id: job.id.clone(),
         kind: job.kind.clone(),
         title: job.title.clone(),
         user_id: job.user_id.clone(),
-        status: Status::Queued,
+        status: match due {
+            Some(_) => Status::Scheduled,
+            None => Status::Queued,
+        },
         attempt: 0,
-        max_attempts: 1,
+        max_attempts: job.max_attempts.unwrap_or(1),
         // Below whatever a worker says, whose clock may be behind the producer's.
         rev: 1,
         progress: None,
         error: None,
         result: None,
-        next_attempt_at: None,
+        next_attempt_at: due,
         timestamp: now,
     }
 }

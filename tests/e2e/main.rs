@@ -21,4 +21,5 @@ mod job;
 mod public_keys;
 mod publisher;
 mod tls;
+mod unique;
 mod worker_gone;

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 /// One connection and channel with confirms.
 pub struct Rabbit {
-    _connection: Connection,
+    connection: Connection,
     channel: Channel,
     prefix: String,
 }
@@ -35,7 +35,7 @@ impl Rabbit {
         let options = ConfirmSelectOptions::default();
         channel.confirm_select(options).await.unwrap();
         Self {
-            _connection: connection,
+            connection,
             channel,
             prefix: prefix.into(),
         }
@@ -102,6 +102,21 @@ impl Rabbit {
                 .collect(),
             body: got.delivery.data.clone(),
         })
+    }
+
+    /// Whether there is such a queue. Asks on a channel of its own, which a no closes.
+    pub async fn exists(&self, queue: &str) -> bool {
+        let queue = format!("{}{queue}", self.prefix);
+        let channel = self.connection.create_channel().await.unwrap();
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let none = FieldTable::default();
+        channel
+            .queue_declare(queue.into(), options, none)
+            .await
+            .is_ok()
     }
 
     /// How many messages of a queue nobody holds.

@@ -15,6 +15,8 @@ use jiff::Timestamp;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
+use crate::job_options::JobOptions;
+
 /// Runs background jobs from RabbitMQ.
 #[derive(Debug, Parser)]
 #[command(name = "worker", version)]
@@ -61,6 +63,8 @@ struct Enqueue {
     /// The task's id [default: a new UUID]
     #[arg(long)]
     id: Option<String>,
+    #[command(flatten)]
+    options: JobOptions,
     #[command(flatten)]
     config: ConfigFlags,
 }
@@ -125,6 +129,7 @@ impl Enqueue {
         let id = self.id.unwrap_or_else(|| Uuid::now_v7().to_string());
         let mut job = Job::new(id, self.kind, args, self.user);
         job.title = self.title;
+        self.options.apply(&mut job);
         tls::install_provider();
         let names = Names::new(&config.amqp);
         // The events exchange must exist for the announcement; the queue must not be created
@@ -134,8 +139,14 @@ impl Enqueue {
             Publisher::start(&config.amqp, "enqueue", topology, Component::default());
         let result = enqueue(&publisher, &names, &self.queue, &job, Timestamp::now()).await;
         task.close().await;
-        result?;
-        say(&job.id);
+        let enqueued = result?;
+        if enqueued.duplicate {
+            tracing::warn!(
+                task_id = enqueued.task_id,
+                "this unique key is taken: nothing was put in, and the id is that of the first"
+            );
+        }
+        say(&enqueued.task_id);
         Ok(())
     }
 }

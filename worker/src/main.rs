@@ -1,6 +1,7 @@
 //! `worker`: the service and its small tools.
 
 mod cli;
+mod job_options;
 
 use std::process::ExitCode;
 

@@ -43,6 +43,11 @@ impl Channels {
         self.connection.status().connected() && self.shared.status().connected()
     }
 
+    /// A channel with confirms for somebody's own use, closed when dropped.
+    pub(super) async fn fresh(&self) -> lapin::Result<Channel> {
+        open_channel(&self.connection).await
+    }
+
     pub(super) async fn send(
         &self,
         route: Route<'_>,

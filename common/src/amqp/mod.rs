@@ -9,12 +9,14 @@
 //! its streams pending for ever.
 
 mod channels;
+mod claim;
 mod connect;
 mod consumer;
 mod delivery;
 mod publisher;
 mod topology;
 
+pub use claim::{Claim, ClaimError, Claimed};
 pub use connect::{ConnectError, check_url};
 pub use consumer::{Consumer, Source, Subscription};
 pub use delivery::{Delivery, Properties, Receipt, SettleError};

@@ -5,8 +5,10 @@ use std::fmt;
 use lapin::Channel;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
+use uuid::Uuid;
 
 use crate::config::AmqpConfig;
+use crate::wire::NAMESPACE;
 
 /// How often a job may come back unsettled (its worker died, or lost its connection) before the
 /// broker moves it to the dead letters: a job that kills its worker must not kill them all.
@@ -65,6 +67,21 @@ impl Names {
     #[must_use]
     pub fn alerts(&self) -> String {
         format!("{}alerts", self.prefix)
+    }
+
+    /// Queue: whoever has a message in it has this unique key of that user and kind.
+    #[must_use]
+    pub fn unique(&self, kind: &str, user_id: &str, key: &str) -> String {
+        // A list, because a join could make one key of two.
+        let scope = serde_json::json!([kind, user_id, key]).to_string();
+        let hash = Uuid::new_v5(&NAMESPACE, scope.as_bytes());
+        format!("{}unique.{}", self.prefix, hash.simple())
+    }
+
+    /// Queue: when each periodic job was fired last; whoever holds the message fires the next.
+    #[must_use]
+    pub fn cron(&self) -> String {
+        format!("{}cron", self.prefix)
     }
 
     /// The stem of a notifier's own queue; a fresh unique part is added for each connection,
@@ -189,6 +206,17 @@ impl Topology {
             },
         )
         .bind(names.job_queue(queue), names.jobs(), queue)
+    }
+
+    /// Adds the queue that holds the state of periodic jobs.
+    #[must_use]
+    pub fn with_cron(self, names: &Names) -> Self {
+        self.queue(
+            names.cron(),
+            QueueKind::Ordered {
+                dead_letters: names.dead(),
+            },
+        )
     }
 
     /// Adds the alert queue, for events whose keys match one of the patterns.

@@ -16,6 +16,9 @@ pub const QUEUE: &str = "x-bellhop-queue";
 /// The producer may have published it twice: a worker looks for an earlier end before it runs it.
 pub const ONCE: &str = "x-bellhop-once";
 
+/// The job holds its `unique_key` already: whoever put it in has asked for it.
+pub const CLAIMED: &str = "x-bellhop-claimed";
+
 /// How often in a row it was put off because its kind had no place free.
 pub const DEFERRALS: &str = "x-bellhop-deferrals";
 
