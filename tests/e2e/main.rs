@@ -14,6 +14,7 @@ mod alerts;
 mod broker_away;
 mod command_line;
 mod connections;
+mod cron;
 mod frames;
 mod handshake;
 mod http_api;

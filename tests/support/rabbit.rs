@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lapin::options::{
     BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
-    QueueDeclareOptions,
+    QueueDeclareOptions, QueuePurgeOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -45,6 +45,17 @@ impl Rabbit {
     pub async fn publish(&self, exchange: &str, key: &str, body: impl AsRef<[u8]>) {
         self.publish_with(exchange, key, body, BasicProperties::default())
             .await;
+    }
+
+    /// Publishes straight to a queue, named without the prefix.
+    pub async fn publish_to_queue(&self, queue: &str, body: impl AsRef<[u8]>) {
+        let queue = format!("{}{queue}", self.prefix);
+        let (options, body) = (BasicPublishOptions::default(), body.as_ref());
+        let properties = BasicProperties::default().with_delivery_mode(2);
+        let publishing =
+            self.channel
+                .basic_publish("".into(), queue.into(), options, body, properties);
+        assert!(publishing.await.unwrap().await.unwrap().is_ack());
     }
 
     pub async fn publish_with(
@@ -117,6 +128,14 @@ impl Rabbit {
             .queue_declare(queue.into(), options, none)
             .await
             .is_ok()
+    }
+
+    /// Throws away what waits in a queue.
+    pub async fn purge(&self, queue: &str) {
+        let queue = format!("{}{queue}", self.prefix);
+        let options = QueuePurgeOptions::default();
+        let purging = self.channel.queue_purge(queue.into(), options);
+        purging.await.unwrap();
     }
 
     /// How many messages of a queue nobody holds.

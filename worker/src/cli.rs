@@ -9,7 +9,7 @@ use bellhop_common::telemetry::{Component, init_logs};
 use bellhop_common::wire::Job;
 use bellhop_common::{shutdown, tls};
 use bellhop_worker::tasks::{Checksum, Exec};
-use bellhop_worker::{Registry, WorkerConfig};
+use bellhop_worker::{Registry, Upcoming, WorkerConfig, upcoming};
 use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
 use tokio::net::TcpListener;
@@ -36,7 +36,15 @@ enum Command {
         check_config: bool,
     },
     /// Put a job into a queue and print its id
-    Enqueue(Enqueue),
+    Enqueue(Box<Enqueue>),
+    /// Print the periodic jobs of the configuration and when they come next
+    Cron {
+        #[command(flatten)]
+        config: ConfigFlags,
+        /// How many times of each
+        #[arg(long, value_name = "N", default_value_t = 5)]
+        next: u8,
+    },
     /// Exit with 0 if the worker that runs with this configuration is ready
     Healthcheck {
         #[command(flatten)]
@@ -77,10 +85,30 @@ impl Cli {
                 check_config,
             } => run(&config, check_config).await,
             Command::Enqueue(job) => job.run().await,
+            Command::Cron { config, next } => {
+                let config: WorkerConfig = Sources::of_process(&config).load()?;
+                say_upcoming(&config, Timestamp::now(), next);
+                Ok(())
+            }
             Command::Healthcheck { config } => {
                 let config: WorkerConfig = Sources::of_process(&config).load()?;
                 Ok(health_check(config.http.listen).await?)
             }
+        }
+    }
+}
+
+fn say_upcoming(config: &WorkerConfig, now: Timestamp, count: u8) {
+    for Upcoming { name, times } in upcoming(&config.cron, now, usize::from(count)) {
+        let Some(cron) = config.cron.get(&name) else {
+            continue;
+        };
+        say(&format!(
+            "{name}: {} to {} ({}, {})",
+            cron.kind, cron.queue, cron.schedule, cron.timezone
+        ));
+        for time in times {
+            say(&format!("  {}", time.strftime("%a %Y-%m-%d %H:%M:%S %:z")));
         }
     }
 }

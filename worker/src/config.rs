@@ -9,6 +9,7 @@ use bellhop_common::config::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::cron::CronConfig;
 use crate::rate::Rate;
 use crate::task::Task as _;
 use crate::tasks::{Checksum, ExecConfig};
@@ -35,6 +36,8 @@ pub struct WorkerConfig {
     pub files: FilesConfig,
     /// Programs that run jobs, by kind.
     pub exec: BTreeMap<String, ExecConfig>,
+    /// Periodic jobs, by name. Every worker that has entries should have the same ones.
+    pub cron: BTreeMap<String, CronConfig>,
 }
 
 impl Default for WorkerConfig {
@@ -49,6 +52,7 @@ impl Default for WorkerConfig {
             queues: BTreeMap::from([("default".to_owned(), QueueConfig::default())]),
             files: FilesConfig::default(),
             exec: BTreeMap::new(),
+            cron: BTreeMap::new(),
         }
     }
 }
@@ -187,6 +191,9 @@ impl ServiceConfig for WorkerConfig {
                      remove files.root"
                 ));
             }
+        }
+        for (name, cron) in &self.cron {
+            problems.extend(cron.problems(name));
         }
         problems
     }

@@ -4,6 +4,7 @@
 //! whose kind comes from the configuration, in a [`Registry`]. [`run`] is the service.
 
 mod config;
+mod cron;
 mod execution;
 mod feed;
 mod in_hand;
@@ -18,6 +19,7 @@ mod task;
 pub mod tasks;
 
 pub use config::{FilesConfig, HttpConfig, JobsConfig, KindConfig, QueueConfig, WorkerConfig};
+pub use cron::{CatchUp, CronConfig, Upcoming, upcoming};
 pub use outcome::Outcome;
 pub use rate::Rate;
 pub use registry::{Handler, Registry};

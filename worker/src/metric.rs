@@ -11,6 +11,9 @@ pub(crate) const RUNNING: &str = "bellhop_worker_jobs_running";
 /// By `queue`.
 pub(crate) const UNREADABLE: &str = "bellhop_worker_unreadable_total";
 
+/// By `cron` (the entry) and `outcome`.
+pub(crate) const CRON: &str = "bellhop_worker_cron_total";
+
 /// Gives the metrics their help texts.
 pub(crate) fn describe() {
     describe_counter!(
@@ -19,5 +22,9 @@ pub(crate) fn describe() {
     );
     describe_histogram!(SECONDS, Unit::Seconds, "How long attempts took");
     describe_gauge!(RUNNING, "Jobs that run now");
+    describe_counter!(
+        CRON,
+        "Times for which a periodic job was put in (failed: could not be)"
+    );
     describe_counter!(UNREADABLE, "Messages that were no jobs");
 }

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use warp::Filter as _;
 
 use crate::config::WorkerConfig;
+use crate::cron;
 use crate::in_hand::InHand;
 use crate::intake;
 use crate::metric;
@@ -85,6 +86,11 @@ pub async fn run(
         .fold(Topology::base(&names), |topology, queue| {
             topology.with_job_queue(&names, queue)
         });
+    let topology = if config.cron.is_empty() {
+        topology
+    } else {
+        topology.with_cron(&names)
+    };
     let component = health.component("amqp.publisher");
     let (publisher, publisher_task) =
         Publisher::start(&config.amqp, "worker", topology.clone(), component);
@@ -140,6 +146,14 @@ fn start_queues(service: &Arc<Service>, topology: Topology, health: &Health) -> 
         );
         service.tracker.spawn(taking);
     }
+    subscriptions.extend(cron::start(
+        &service.config.cron,
+        &service.registry,
+        &service.names,
+        &service.publisher,
+        &service.tracker,
+        &service.stop,
+    ));
     let component = health.component("amqp.consumer");
     Consumer::start(
         &service.config.amqp,

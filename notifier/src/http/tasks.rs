@@ -112,7 +112,7 @@ async fn start(
     let enqueued = enqueue(&gateway.publisher, &gateway.names, &open.queue, &job, now)
         .await
         .map_err(|error| refused(&error))?;
-    Ok(accepted(&job, enqueued, now))
+    Ok(accepted(&job, &enqueued, now))
 }
 
 /// What a user may ask for is less than what the wire allows.
@@ -134,7 +134,7 @@ fn within_limits(job: &Job, now: Timestamp) -> Result<(), ApiError> {
     }
 }
 
-fn accepted(job: &Job, enqueued: Enqueued, now: Timestamp) -> Response {
+fn accepted(job: &Job, enqueued: &Enqueued, now: Timestamp) -> Response {
     let (code, status) = match job.due(now) {
         _ if enqueued.duplicate => (StatusCode::OK, "duplicate"),
         Some(due) if due > now => (StatusCode::ACCEPTED, "scheduled"),
