@@ -153,8 +153,8 @@ impl Asking<'_> {
     /// Asks once; `None` means to ask again.
     async fn ask(&mut self, channels: &Channels) -> lapin::Result<Option<Claimed>> {
         let queue = self.claim.queue;
+        let mut channel = channels.fresh().await?;
         if self.won.is_none() {
-            let mut channel = channels.fresh().await?;
             let declared = self.declare(&channel, queue).await?;
             if declared == Declared::WithOtherWindow {
                 // The refusal took the channel with it.
@@ -174,7 +174,7 @@ impl Asking<'_> {
             }
         }
         if let Some(since) = self.won {
-            self.write_name(channels, since).await?;
+            self.write_name(channels, channel, since).await?;
         }
         Ok(Some(Claimed::Mine))
     }
@@ -236,9 +236,13 @@ impl Asking<'_> {
         })
     }
 
-    async fn write_name(&self, channels: &Channels, since: Instant) -> lapin::Result<()> {
+    async fn write_name(
+        &self,
+        channels: &Channels,
+        mut channel: Channel,
+        since: Instant,
+    ) -> lapin::Result<()> {
         let queue = name_queue(self.claim.queue);
-        let mut channel = channels.fresh().await?;
         if self.declare(&channel, &queue).await? == Declared::WithOtherWindow {
             channel = channels.fresh().await?;
             delete(&channel, &queue).await?;

@@ -333,9 +333,8 @@ impl PublishSession {
         loop {
             tokio::select! {
                 event = events.next() => match fatal(event) {
-                    // Of a channel: whoever uses it has the answer, and the shared one is looked
-                    // at below.
-                    Err(SessionError::Broker(error)) if is_soft(&error) => {}
+                    // Of another channel than the shared one: whoever uses it has the answer.
+                    Err(SessionError::Broker(error)) if is_soft(&error) && channels.are_sound() => {}
                     event => match event? {
                     Some(Event::ConnectionBlocked(reason)) => {
                         warn!(reason, "RabbitMQ takes no messages for now");
