@@ -10,7 +10,8 @@ use thiserror::Error;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::amqp::{Message, Names, PublishError, Publisher, Route};
+use crate::amqp::{ClaimError, Claimed, Message, Names, PublishError, Publisher, Route};
+use crate::unique;
 use crate::wire::{
     Audience, Event, EventClass, EventError, EventKey, Job, JobError, KeyError, Order, Status,
     TASK_STATUS_CHANGED, TaskStatus, header,
@@ -37,12 +38,25 @@ pub enum EnqueueError {
         /// The queue's short name.
         queue: String,
     },
+    /// Whether its `unique_key` is free could not be learnt.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     /// The broker did not take it.
     #[error(transparent)]
     Publish(PublishError),
 }
 
-/// Puts a job into a queue; when this returns, the broker keeps it. Its owner is told `queued`.
+/// Which task does what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enqueued {
+    /// The job's id, or that of the first with its `unique_key`.
+    pub task_id: String,
+    /// The key was taken, and the job was not put in.
+    pub duplicate: bool,
+}
+
+/// Puts a job into a queue, unless its `unique_key` is taken; when this returns, the broker keeps
+/// it. Its owner is told `queued`, or `scheduled` if its time has not come.
 ///
 /// # Errors
 /// [`EnqueueError`]. After [`PublishError::Timeout`] the job may be in the queue all the same.
@@ -52,9 +66,47 @@ pub async fn enqueue(
     queue: &str,
     job: &Job,
     now: Timestamp,
+) -> Result<Enqueued, EnqueueError> {
+    job.check()?;
+    let mut headers = BTreeMap::new();
+    match unique::claim(publisher, names, job).await? {
+        None => {}
+        Some(Claimed::Mine) => {
+            headers.insert(header::CLAIMED.to_owned(), "true".to_owned());
+        }
+        Some(Claimed::By(first)) => {
+            return Ok(Enqueued {
+                task_id: first,
+                duplicate: true,
+            });
+        }
+    }
+    if let Err(error) = put_in(publisher, names, queue, job, headers, now).await {
+        // Or the caller's next try would be sent to a job that is not there.
+        unique::release(publisher, names, job).await;
+        return Err(error);
+    }
+    Ok(Enqueued {
+        task_id: job.id.clone(),
+        duplicate: false,
+    })
+}
+
+/// Puts a job with these headers into a queue, whatever its `unique_key`, and tells its owner.
+///
+/// # Errors
+/// As [`enqueue`].
+pub async fn put_in(
+    publisher: &Publisher,
+    names: &Names,
+    queue: &str,
+    job: &Job,
+    headers: BTreeMap<String, String>,
+    now: Timestamp,
 ) -> Result<(), EnqueueError> {
     job.check()?;
-    let message = message(job, now)?;
+    let mut message = message(job, now)?;
+    message.headers.extend(headers);
     let exchange = names.jobs();
     let route = Route {
         exchange: &exchange,

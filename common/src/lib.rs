@@ -4,7 +4,7 @@
 //! - [`amqp`]: RabbitMQ. Topology, one publisher, one consumer; both survive the broker.
 //! - [`config`]: defaults < file < environment < flags.
 //! - [`dead_letters`]: what failed for good: list, replay, drop.
-//! - [`enqueue`]: a job into its queue, a status to its owner.
+//! - [`enqueue`]: a job into its queue, a status to its owner. [`unique`]: unless it is there already.
 //! - [`telemetry`]: logs, metrics, readiness. [`http`]: the pages that show them.
 //! - [`cli`], [`shutdown`], [`backoff`], [`tls`]: small things with one answer for both services.
 
@@ -18,4 +18,5 @@ pub mod http;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;
+pub mod unique;
 pub mod wire;

@@ -1,6 +1,7 @@
 //! The two programs as somebody meets them who types: what they print, and what they say about
 //! mistakes.
 
+mod jobs;
 mod mistakes;
 mod secrets;
 

@@ -34,7 +34,7 @@ async fn try_a_job(config: &AmqpConfig) -> Result<(), String> {
     let job = Job::new("t1", "k", json!({}), "ann");
     let result = enqueue(&publisher, &names, "default", &job, Timestamp::now()).await;
     task.close().await;
-    result.map_err(|error| error.to_string())
+    result.map(drop).map_err(|error| error.to_string())
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lapin::options::{
     BasicAckOptions, BasicGetOptions, BasicPublishOptions, BasicRejectOptions,
-    ConfirmSelectOptions, QueueDeclareOptions,
+    ConfirmSelectOptions, QueueDeclareOptions, QueuePurgeOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -46,6 +46,17 @@ impl Rabbit {
     pub async fn publish(&self, exchange: &str, key: &str, body: impl AsRef<[u8]>) {
         self.publish_with(exchange, key, body, BasicProperties::default())
             .await;
+    }
+
+    /// Publishes straight to a queue, named without the prefix.
+    pub async fn publish_to_queue(&self, queue: &str, body: impl AsRef<[u8]>) {
+        let queue = format!("{}{queue}", self.prefix);
+        let (options, body) = (BasicPublishOptions::default(), body.as_ref());
+        let properties = BasicProperties::default().with_delivery_mode(2);
+        let publishing =
+            self.channel
+                .basic_publish("".into(), queue.into(), options, body, properties);
+        assert!(publishing.await.unwrap().await.unwrap().is_ack());
     }
 
     pub async fn publish_with(
@@ -239,6 +250,29 @@ impl Rabbit {
         let arguments = FieldTable::default();
         let declared = self.channel.queue_declare(queue.into(), options, arguments);
         declared.await.unwrap();
+    }
+
+    /// Whether there is such a queue. Asks on a channel of its own, which a no closes.
+    pub async fn exists(&self, queue: &str) -> bool {
+        let queue = format!("{}{queue}", self.prefix);
+        let channel = self.connection.create_channel().await.unwrap();
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let none = FieldTable::default();
+        channel
+            .queue_declare(queue.into(), options, none)
+            .await
+            .is_ok()
+    }
+
+    /// Throws away what waits in a queue.
+    pub async fn purge(&self, queue: &str) {
+        let queue = format!("{}{queue}", self.prefix);
+        let options = QueuePurgeOptions::default();
+        let purging = self.channel.queue_purge(queue.into(), options);
+        purging.await.unwrap();
     }
 
     /// How many messages of a queue nobody holds.

@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use uuid::Uuid;
 
 use crate::config::WorkerConfig;
+use crate::cron::{Upcoming, upcoming};
 use crate::registry::Registry;
 use crate::service;
 use crate::tasks::{Checksum, Endpoint, Exec};
@@ -55,6 +56,7 @@ fn program() -> String {
     let name = path.as_deref().map(Path::new).and_then(Path::file_name);
     name.map_or_else(|| "worker".into(), |name| name.to_string_lossy().into())
 }
+use crate::job_options::JobOptions;
 
 /// Runs background jobs from RabbitMQ.
 #[derive(Debug, Parser)]
@@ -75,7 +77,7 @@ enum Command {
         check_config: bool,
     },
     /// Put a job into a queue and print its id
-    Enqueue(Enqueue),
+    Enqueue(Box<Enqueue>),
     /// End a task, wherever it is: queued, scheduled, waiting to be tried again or running
     Cancel {
         /// The task's id
@@ -89,6 +91,14 @@ enum Command {
     /// Look after the jobs that failed for good, and the messages nobody can read
     #[command(subcommand)]
     Dead(dead::Command),
+    /// Print the periodic jobs of the configuration and when they come next
+    Cron {
+        #[command(flatten)]
+        config: ConfigFlags,
+        /// How many times of each
+        #[arg(long, value_name = "N", default_value_t = 5)]
+        next: u8,
+    },
     /// Exit with 0 if the worker that runs with this configuration is ready
     Healthcheck {
         #[command(flatten)]
@@ -116,6 +126,8 @@ struct Enqueue {
     #[arg(long)]
     id: Option<String>,
     #[command(flatten)]
+    options: JobOptions,
+    #[command(flatten)]
     config: ConfigFlags,
 }
 
@@ -131,10 +143,30 @@ impl Cli {
                 cancel_task(&config, &id, user.as_deref()).await
             }
             Command::Dead(command) => command.run().await,
+            Command::Cron { config, next } => {
+                let config: WorkerConfig = Sources::of_process(&config).load()?;
+                say_upcoming(&config, Timestamp::now(), next);
+                Ok(())
+            }
             Command::Healthcheck { config } => {
                 let config: WorkerConfig = Sources::of_process(&config).load()?;
                 Ok(health_check(config.http.listen).await?)
             }
+        }
+    }
+}
+
+fn say_upcoming(config: &WorkerConfig, now: Timestamp, count: u8) {
+    for Upcoming { name, times } in upcoming(&config.cron, now, usize::from(count)) {
+        let Some(cron) = config.cron.get(&name) else {
+            continue;
+        };
+        say(&format!(
+            "{name}: {} to {} ({}, {})",
+            cron.kind, cron.queue, cron.schedule, cron.timezone
+        ));
+        for time in times {
+            say(&format!("  {}", time.strftime("%a %Y-%m-%d %H:%M:%S %:z")));
         }
     }
 }
@@ -213,10 +245,17 @@ impl Enqueue {
         let mut job = Job::new(id, self.kind, args, self.user);
         job.title = self.title;
         let (publisher, task, names) = producer(&self.config, "enqueue")?;
+        self.options.apply(&mut job);
         let result = enqueue(&publisher, &names, &self.queue, &job, Timestamp::now()).await;
         task.close().await;
-        result?;
-        say(&job.id);
+        let enqueued = result?;
+        if enqueued.duplicate {
+            tracing::warn!(
+                task_id = enqueued.task_id,
+                "this unique key is taken: nothing was put in, and the id is that of the first"
+            );
+        }
+        say(&enqueued.task_id);
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use bellhop_common::config::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::cron::CronConfig;
 use crate::rate::Rate;
 use crate::task::Task as _;
 use crate::tasks::{Checksum, EndpointConfig, ExecConfig};
@@ -37,6 +38,8 @@ pub struct WorkerConfig {
     pub exec: BTreeMap<String, ExecConfig>,
     /// URLs that run jobs, by kind.
     pub endpoint: BTreeMap<String, EndpointConfig>,
+    /// Periodic jobs, by name. Every worker that has entries should have the same ones.
+    pub cron: BTreeMap<String, CronConfig>,
 }
 
 impl Default for WorkerConfig {
@@ -52,6 +55,7 @@ impl Default for WorkerConfig {
             files: FilesConfig::default(),
             exec: BTreeMap::new(),
             endpoint: BTreeMap::new(),
+            cron: BTreeMap::new(),
         }
     }
 }
@@ -233,6 +237,9 @@ impl ServiceConfig for WorkerConfig {
                      kind, or remove files.root"
                 ));
             }
+        }
+        for (name, cron) in &self.cron {
+            problems.extend(cron.problems(name));
         }
         problems
     }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use bellhop_common::wire::TaskStatus;
+use bellhop_common::wire::{Status, TaskStatus};
 use jiff::Timestamp;
 use metrics::{counter, histogram};
 use tracing::{info, warn};
@@ -51,7 +51,8 @@ pub(crate) async fn end(
         }
     }
     let mut too_large = false;
-    if let Some(error) = status.error.as_ref().filter(|_| !buried) {
+    let failed = status.status == Status::Failed && !buried;
+    if let Some(error) = status.error.as_ref().filter(|_| failed) {
         let letter = message.dead(error, Timestamp::now());
         if let Err(error) = bury(service, &message.queue, &letter).await? {
             warn!(%error, task_id, "the message goes to the dead letters without its reason");

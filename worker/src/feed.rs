@@ -21,6 +21,8 @@ pub(crate) struct Feed {
     rev: u64,
     progress: Option<Progress>,
     meter: Meter,
+    /// Why it is cancelled, if nobody asked for it.
+    reason: Option<TaskError>,
 }
 
 impl Feed {
@@ -30,7 +32,13 @@ impl Feed {
             rev: 0,
             progress: None,
             meter: Meter::default(),
+            reason: None,
         }
+    }
+
+    /// The reason that a cancelled job gives.
+    pub(crate) fn because(&mut self, reason: TaskError) {
+        self.reason = Some(reason);
     }
 
     /// It waits for its time.
@@ -100,7 +108,10 @@ impl Feed {
                 error: Some(shortened(error)),
                 ..self.status(message, Status::Failed, now)
             },
-            Outcome::Cancelled => self.status(message, Status::Cancelled, now),
+            Outcome::Cancelled => TaskStatus {
+                error: self.reason.take(),
+                ..self.status(message, Status::Cancelled, now)
+            },
         }
     }
 

@@ -2,7 +2,7 @@
 
 use bellhop_common::amqp::{Message, Properties, PublishError, Route};
 use bellhop_common::enqueue::{Envelope, accepted, message as message_of, publish_status};
-use bellhop_common::wire::{Ending, Job, TaskError, TaskStatus, header};
+use bellhop_common::wire::{Ending, Job, Status, TaskError, TaskStatus, header};
 use jiff::Timestamp;
 use tracing::{debug, warn};
 
@@ -17,11 +17,11 @@ pub(crate) async fn follow(
     status: &TaskStatus,
     in_doubt: bool,
 ) -> Result<(), OutOfTime> {
-    let (follow_ups, ending) = match (&status.result, &status.error) {
-        (Some(result), _) => (&parent.job.then, Ending::Succeeded(result)),
-        (_, Some(error)) => (&parent.job.on_failure, Ending::Failed(error)),
+    let (follow_ups, ending) = match (status.status, &status.result, &status.error) {
+        (Status::Succeeded, Some(result), _) => (&parent.job.then, Ending::Succeeded(result)),
+        (Status::Failed, _, Some(error)) => (&parent.job.on_failure, Ending::Failed(error)),
         // A cancelled job has no sequel.
-        (None, None) => return Ok(()),
+        _ => return Ok(()),
     };
     for (index, follow_up) in follow_ups.iter().enumerate() {
         let job = follow_up.job(&parent.job, ending, index);

@@ -6,12 +6,14 @@
 
 mod cli;
 mod config;
+mod cron;
 mod ending;
 mod execution;
 mod feed;
 mod follow_up;
 mod in_hand;
 mod intake;
+mod job_options;
 mod ledger;
 mod limits;
 mod log_buffer;
@@ -36,6 +38,7 @@ mod visit;
 pub use bellhop_common::wire::{Progress, TaskError};
 pub use cli::main;
 pub use config::{FilesConfig, HttpConfig, JobsConfig, KindConfig, QueueConfig, WorkerConfig};
+pub use cron::{CatchUp, CronConfig, Upcoming, upcoming};
 pub use outcome::Outcome;
 pub use rate::Rate;
 pub use registry::{Handler, Registry};

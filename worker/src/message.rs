@@ -1,5 +1,6 @@
 //! A job with the message it came in, and the messages that follow from it. Pure.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bellhop_common::amqp::{Message, Properties, ladder};
@@ -117,6 +118,10 @@ impl JobMessage {
         self.hop
     }
 
+    pub(crate) fn headers(&self) -> &BTreeMap<String, String> {
+        &self.properties.headers
+    }
+
     /// When it was put in, as far as the message knows.
     pub(crate) fn since(&self) -> Option<Timestamp> {
         let stamped = || {
@@ -182,6 +187,11 @@ impl JobMessage {
             (header::SETTLED, self.settlement().to_string()),
         ] {
             message.headers.insert(name.to_owned(), value);
+        }
+        if self.job.unique_key.is_some() {
+            // Asked for when the job first came; after its window somebody else may have the key.
+            let claimed = header::CLAIMED.to_owned();
+            message.headers.insert(claimed, "true".to_owned());
         }
         if again.once {
             message.headers.insert(header::ONCE.into(), "1".into());

@@ -19,6 +19,9 @@ pub(crate) const DEFERRED: &str = "bellhop_worker_deferred_total";
 /// By `queue`.
 pub(crate) const UNREADABLE: &str = "bellhop_worker_unreadable_total";
 
+/// By `cron` (the entry) and `outcome`.
+pub(crate) const CRON: &str = "bellhop_worker_cron_total";
+
 /// Gives the metrics their help texts.
 pub(crate) fn describe() {
     describe_counter!(
@@ -41,6 +44,10 @@ pub(crate) fn describe() {
     describe_counter!(
         DEFERRED,
         "Jobs put off because their kind had no place free"
+    );
+    describe_counter!(
+        CRON,
+        "Times for which a periodic job was put in (failed: could not be)"
     );
     describe_counter!(UNREADABLE, "Messages that were no jobs");
 }

@@ -23,6 +23,7 @@ use tracing::{info, warn};
 use warp::Filter as _;
 
 use crate::config::{KindConfig, WorkerConfig};
+use crate::cron;
 use crate::execution::TimeLimit;
 use crate::in_hand::InHand;
 use crate::intake::{self, Lane};
@@ -162,6 +163,11 @@ pub async fn run(
         .fold(Topology::worker(&names), |topology, queue| {
             topology.with_job_queue(&names, queue)
         });
+    let topology = if config.cron.is_empty() {
+        topology
+    } else {
+        topology.with_cron(&names)
+    };
     let component = health.component("amqp.publisher");
     let (publisher, publisher_task) =
         Publisher::start(&config.amqp, "worker", topology.clone(), component);
@@ -266,6 +272,14 @@ fn start_queues(
         is_quarantine: true,
     };
     serve(Source::Queue(service.names.quarantine()), 1, 0, quarantine);
+    subscriptions.extend(cron::start(
+        &service.config.cron,
+        &service.registry,
+        &service.names,
+        &service.publisher,
+        &service.tracker,
+        &service.stop,
+    ));
     let component = health.component("amqp.consumer");
     Consumer::start(
         &service.config.amqp,

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use bellhop_common::amqp::Route;
 use bellhop_common::backoff::jitter;
+use bellhop_common::unique;
+use bellhop_common::wire::TaskError;
 use jiff::Timestamp;
 use metrics::{Gauge, counter, gauge, histogram};
 use tokio_util::sync::CancellationToken;
@@ -63,6 +65,8 @@ enum Step {
     Release,
     /// Its dead letter is written, its end perhaps not told.
     Finish(Outcome),
+    /// Another job was first with its unique key.
+    Duplicate(TaskError),
     /// It has to wait for its time.
     Wait(Timestamp),
     /// It came back too often, and must run alone.
@@ -92,6 +96,11 @@ impl Visit {
                     in_doubt: false,
                     buried: true,
                 };
+                return end(service, &mut feed, message, &outcome, standing).await;
+            }
+            Step::Duplicate(error) => {
+                feed.because(error);
+                let outcome = Outcome::Cancelled;
                 return end(service, &mut feed, message, &outcome, standing).await;
             }
             Step::Release => {
@@ -148,6 +157,11 @@ impl Visit {
         if service.orders.cancels(message) {
             return Ok(Step::End(Outcome::Cancelled));
         }
+        if message.is_fresh()
+            && let Some(error) = self.duplicate(service, message).await?
+        {
+            return Ok(Step::Duplicate(error));
+        }
         if message.losses() >= service.config.jobs.max_redeliveries {
             return Ok(if self.lane.is_quarantine {
                 Step::End(lost_too_often(message.losses()))
@@ -177,6 +191,29 @@ impl Visit {
             Some(handler) => Step::Run(handler),
             None => Step::End(unknown_kind(service, &message.job.kind)),
         })
+    }
+
+    /// Who published the job himself has not asked for its key.
+    async fn duplicate(
+        &self,
+        service: &Service,
+        message: &JobMessage,
+    ) -> Result<Option<TaskError>, OutOfTime> {
+        loop {
+            let (publisher, names) = (&service.publisher, &service.names);
+            let asking = unique::duplicate(publisher, names, &message.job, message.headers());
+            let answer = tokio::select! {
+                answer = asking => answer,
+                () = service.stop.cancelled() => return Err(OutOfTime),
+            };
+            match answer {
+                Ok(duplicate) => return Ok(duplicate),
+                Err(error) => {
+                    warn!(%error, task_id = message.job.id, "its unique key is asked for again");
+                }
+            }
+            tokio::time::sleep(SHORT_WAIT).await;
+        }
     }
 
     async fn leave(&self, service: &Service, message: &JobMessage) -> Result<Leave, OutOfTime> {

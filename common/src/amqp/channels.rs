@@ -50,6 +50,11 @@ impl Channels {
         topology.declare(&channel).await
     }
 
+    /// A channel with confirms for somebody's own use, closed when dropped.
+    pub(super) async fn fresh(&self) -> lapin::Result<Channel> {
+        open_channel(&self.connection).await
+    }
+
     pub(super) async fn send(
         &self,
         route: Route<'_>,

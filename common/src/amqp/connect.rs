@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_compat::{Compat, CompatExt as _};
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 use lapin::uri::{AMQPScheme, AMQPUri};
-use lapin::{AsyncTcpStream, Connection, ConnectionProperties, Event};
+use lapin::{AsyncTcpStream, Connection, ConnectionProperties, ErrorKind, Event};
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -267,6 +268,22 @@ pub(super) fn fatal(event: Option<Event>) -> Result<Option<Event>, SessionError>
         None => Err(SessionError::Closed),
         Some(Event::Error(error)) => Err(error.into()),
         Some(event) => Ok(Some(event)),
+    }
+}
+
+/// Whether an error ends one channel and not the connection.
+pub(super) fn is_soft(error: &lapin::Error) -> bool {
+    soft_error(error).is_some()
+}
+
+/// What the broker closed a channel for.
+pub(super) fn soft_error(error: &lapin::Error) -> Option<&AMQPSoftError> {
+    let ErrorKind::ProtocolError(error) = error.kind() else {
+        return None;
+    };
+    match error.kind() {
+        AMQPErrorKind::Soft(error) => Some(error),
+        AMQPErrorKind::Hard(_) => None,
     }
 }
 

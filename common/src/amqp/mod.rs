@@ -10,6 +10,7 @@
 
 mod browser;
 mod channels;
+mod claim;
 mod connect;
 mod consumer;
 mod delivery;
@@ -18,6 +19,7 @@ mod publisher;
 mod topology;
 
 pub use browser::{BrowseError, Browser, Death, Found};
+pub use claim::{Claim, ClaimError, Claimed};
 pub use connect::{ConnectError, check_url};
 pub use consumer::{Consumer, Source, StreamPosition, Subscription};
 pub use delivery::{Delivery, Properties, Receipt, SettleError};

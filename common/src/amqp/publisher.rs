@@ -8,14 +8,14 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use lapin::{Connection, Event};
 use thiserror::Error;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::channels::{Channels, MANDATORY_CHANNELS, verdict};
-use super::connect::{Session, SessionError, fatal, in_time, supervise};
+use super::connect::{Session, SessionError, fatal, in_time, is_soft, supervise};
 use super::topology::Topology;
 use crate::config::AmqpConfig;
 use crate::telemetry::Component;
@@ -255,6 +255,28 @@ impl Publisher {
         }
     }
 
+    /// How long an answer of the broker is waited for.
+    pub(super) const fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Waits for the right to one of the few channels besides the shared one.
+    pub(super) async fn place_for_channel(&self) -> Result<SemaphorePermit<'_>, PublishError> {
+        let place = self.mandatory.acquire().await;
+        place.map_err(|_| PublishError::Closed)
+    }
+
+    /// The channels of a connection that takes messages, once there is one.
+    pub(super) async fn sound_channels(&self) -> Result<Arc<Channels>, PublishError> {
+        let mut link = self.link.clone();
+        loop {
+            let up = link.wait_for(|link| matches!(link, Link::Up { .. })).await;
+            if let Link::Up { channels, .. } = &*up.map_err(|_| PublishError::Closed)? {
+                return Ok(Arc::clone(channels));
+            }
+        }
+    }
+
     async fn until_confirmed(
         &self,
         route: Route<'_>,
@@ -338,7 +360,10 @@ impl PublishSession {
         let mut liveness = interval(LIVENESS_CHECK);
         loop {
             tokio::select! {
-                event = events.next() => match fatal(event)? {
+                event = events.next() => match fatal(event) {
+                    // Of another channel than the shared one: whoever uses it has the answer.
+                    Err(SessionError::Broker(error)) if is_soft(&error) && channels.are_sound() => {}
+                    event => match event? {
                     Some(Event::ConnectionBlocked(reason)) => {
                         warn!(reason, "RabbitMQ takes no messages for now");
                         health.down();
@@ -350,6 +375,7 @@ impl PublishSession {
                         self.link.send_replace(up.clone());
                     }
                     _ => {}
+                    },
                 },
                 _ = liveness.tick() => {}
                 () = self.broken.notified() => {}

@@ -7,9 +7,11 @@ use lapin::options::{
     ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
+use uuid::Uuid;
 
 use super::ladder;
 use crate::config::AmqpConfig;
+use crate::wire::NAMESPACE;
 
 /// How often a job may come back unsettled (its worker died, or lost its connection) before the
 /// broker moves it to the dead letters: a job that kills its worker must not kill them all.
@@ -140,6 +142,21 @@ impl Names {
     #[must_use]
     pub fn worker(&self) -> String {
         format!("{}worker.", self.prefix)
+    }
+
+    /// Queue: whoever has a message in it has this unique key of that user and kind.
+    #[must_use]
+    pub fn unique(&self, kind: &str, user_id: &str, key: &str) -> String {
+        // A list, because a join could make one key of two.
+        let scope = serde_json::json!([kind, user_id, key]).to_string();
+        let hash = Uuid::new_v5(&NAMESPACE, scope.as_bytes());
+        format!("{}unique.{}", self.prefix, hash.simple())
+    }
+
+    /// Queue: when each periodic job was fired last; whoever holds the message fires the next.
+    #[must_use]
+    pub fn cron(&self) -> String {
+        format!("{}cron", self.prefix)
     }
 
     /// The stem of a notifier's own queue; a fresh unique part is added for each connection,
@@ -368,6 +385,17 @@ impl Topology {
             names.job_queue(queue),
             names.delay_due(),
             &ladder::arrivals(&ladder::job_queue(queue)),
+        )
+    }
+
+    /// Adds the queue that holds the state of periodic jobs.
+    #[must_use]
+    pub fn with_cron(self, names: &Names) -> Self {
+        self.queue(
+            names.cron(),
+            QueueKind::Ordered {
+                dead_letters: names.dead(),
+            },
         )
     }
 

@@ -19,6 +19,9 @@ pub const ONCE: &str = "x-bellhop-once";
 /// When it may run, if it waited for that (RFC 3339).
 pub const DUE: &str = "x-bellhop-due";
 
+/// The job holds its `unique_key` already: whoever put it in has asked for it.
+pub const CLAIMED: &str = "x-bellhop-claimed";
+
 /// How often in a row it was put off because its kind had no place free.
 pub const DEFERRALS: &str = "x-bellhop-deferrals";
 

@@ -157,6 +157,14 @@ pub enum JobError {
     /// The unique key is empty or too long.
     #[error("the job's `unique_key` must have 1 to {MAX_UNIQUE_KEY_BYTES} bytes, it has {0}")]
     BadUniqueKey(usize),
+    /// A time that is none.
+    #[error("the job's `{field}` is not a time such as 2026-12-24T18:00:00Z: {text:?}")]
+    BadTime {
+        /// Which one.
+        field: &'static str,
+        /// What it says, cut.
+        text: String,
+    },
     /// Both ways to say when.
     #[error("the job has both `run_at` and `delay_s`: keep one")]
     TwoTimes,
@@ -250,6 +258,15 @@ impl Job {
         ] {
             if !fields.contains_key(field) {
                 return Err(JobError::Missing { field, way_out });
+            }
+        }
+        // Here, because the error of the JSON reader names neither the field nor the text.
+        for field in ["run_at", "expires_at"] {
+            if let Some(Value::String(text)) = fields.get(field)
+                && text.parse::<Timestamp>().is_err()
+            {
+                let text = text.chars().take(64).collect();
+                return Err(JobError::BadTime { field, text });
             }
         }
         let job: Self = serde_json::from_value(Value::Object(fields))?;

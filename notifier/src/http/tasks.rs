@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bellhop_common::amqp::PublishError;
-use bellhop_common::enqueue::{EnqueueError, cancel, enqueue};
+use bellhop_common::enqueue::{EnqueueError, Enqueued, cancel, enqueue};
 use bellhop_common::wire::{Job, MAX_ID_BYTES, decode_word};
 use bytes::Buf;
 use futures_util::{Stream, StreamExt as _};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -26,6 +26,12 @@ use crate::gateway::Gateway;
 /// The largest body, in bytes.
 const MAX_BODY: usize = 256 * 1024;
 
+/// How far ahead a user may plan, in seconds: 90 days.
+const MAX_DELAY: u64 = 90 * 24 * 3600;
+
+/// How long a user may keep a unique key, in seconds: a day. Each costs the broker two queues.
+const MAX_UNIQUE_FOR: u64 = 24 * 3600;
+
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -36,6 +42,10 @@ struct Request {
     #[serde(default = "no_args")]
     args: Value,
     title: Option<String>,
+    run_at: Option<Timestamp>,
+    delay_s: Option<u64>,
+    unique_key: Option<String>,
+    unique_for_s: Option<u64>,
 }
 
 fn no_args() -> Value {
@@ -133,11 +143,44 @@ async fn start(
         user_id,
     );
     job.title = request.title;
-    enqueue(&gateway.publisher, &gateway.names, &open.queue, &job, now)
+    job.run_at = request.run_at;
+    job.delay_s = request.delay_s;
+    job.unique_key = request.unique_key;
+    job.unique_for_s = request.unique_for_s;
+    within_limits(&job, now)?;
+    let enqueued = enqueue(&gateway.publisher, &gateway.names, &open.queue, &job, now)
         .await
         .map_err(|error| refused(&error))?;
-    let answer = warp::reply::json(&json!({ "task_id": job.id, "status": "queued" }));
-    Ok(warp::reply::with_status(answer, StatusCode::ACCEPTED).into_response())
+    Ok(accepted(&job, &enqueued, now))
+}
+
+/// What a user may ask for is less than what the wire allows.
+fn within_limits(job: &Job, now: Timestamp) -> Result<(), ApiError> {
+    let too_much =
+        |message: String| Err(ApiError::new(StatusCode::BAD_REQUEST, "bad_job", message));
+    let latest = now.saturating_add(SignedDuration::from_hours(90 * 24));
+    match (job.delay_s, job.run_at, job.unique_for_s) {
+        (Some(delay), ..) if delay > MAX_DELAY => too_much(format!(
+            "`delay_s` may be {MAX_DELAY} (90 days) here, it is {delay}"
+        )),
+        (_, Some(run_at), _) if latest.is_ok_and(|latest| run_at > latest) => too_much(format!(
+            "`run_at` may be 90 days ahead here, it is {run_at}"
+        )),
+        (.., Some(window)) if window > MAX_UNIQUE_FOR => too_much(format!(
+            "`unique_for_s` may be {MAX_UNIQUE_FOR} (a day) here, it is {window}"
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn accepted(job: &Job, enqueued: &Enqueued, now: Timestamp) -> Response {
+    let (code, status) = match job.due(now) {
+        _ if enqueued.duplicate => (StatusCode::OK, "duplicate"),
+        Some(due) if due > now => (StatusCode::ACCEPTED, "scheduled"),
+        _ => (StatusCode::ACCEPTED, "queued"),
+    };
+    let answer = warp::reply::json(&json!({ "task_id": enqueued.task_id, "status": status }));
+    warp::reply::with_status(answer, code).into_response()
 }
 
 /// A request's body, if it comes in time and is not too large.
@@ -209,7 +252,9 @@ fn refused(error: &EnqueueError) -> ApiError {
         EnqueueError::Publish(PublishError::TooLarge { .. }) => {
             (StatusCode::PAYLOAD_TOO_LARGE, "too_large")
         }
-        EnqueueError::Publish(_) => (StatusCode::SERVICE_UNAVAILABLE, "broker_unavailable"),
+        EnqueueError::Claim(_) | EnqueueError::Publish(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "broker_unavailable")
+        }
     };
     ApiError::new(status, code, error.to_string())
 }
