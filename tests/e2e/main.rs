@@ -12,6 +12,7 @@ mod tasks;
 
 mod alerts;
 mod broker_away;
+mod celery;
 mod command_line;
 mod connections;
 mod frames;

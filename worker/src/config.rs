@@ -9,6 +9,7 @@ use bellhop_common::config::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::celery::CeleryConfig;
 use crate::rate::Rate;
 use crate::task::Task as _;
 use crate::tasks::{Checksum, ExecConfig};
@@ -35,6 +36,8 @@ pub struct WorkerConfig {
     pub files: FilesConfig,
     /// Programs that run jobs, by kind.
     pub exec: BTreeMap<String, ExecConfig>,
+    /// Celery's producers and monitors.
+    pub celery: CeleryConfig,
 }
 
 impl Default for WorkerConfig {
@@ -49,6 +52,7 @@ impl Default for WorkerConfig {
             queues: BTreeMap::from([("default".to_owned(), QueueConfig::default())]),
             files: FilesConfig::default(),
             exec: BTreeMap::new(),
+            celery: CeleryConfig::default(),
         }
     }
 }
@@ -172,6 +176,7 @@ impl ServiceConfig for WorkerConfig {
                 self.jobs.max_redeliveries
             ));
         }
+        problems.extend(self.celery.problems(&self.queues));
         for (kind, exec) in &self.exec {
             problems.extend(exec.problems(kind));
             if exec.grace > self.jobs.grace {

@@ -137,6 +137,7 @@ async fn tell_progress(
         let next = Instant::now() + PROGRESS_INTERVAL;
         let progress = seen.borrow_and_update().clone();
         let status = feed.running(progress, Timestamp::now());
+        service.monitor.tell(&status, feed.job());
         let room = feed.job().room_id.as_deref();
         if let Err(error) = publish_status(&service.publisher, &service.names, &status, room).await
         {

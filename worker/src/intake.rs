@@ -10,6 +10,7 @@ use metrics::{Gauge, counter, gauge, histogram};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::{info, warn};
 
+use crate::celery::{as_native, why_no_job};
 use crate::execution::{self, End};
 use crate::feed::Feed;
 use crate::in_hand::Arrival;
@@ -86,25 +87,38 @@ fn read(
         receipt,
         ..
     } = delivery;
+    let user = service.config.celery.user_id.as_deref();
+    let (body, properties) = match as_native(body, properties, user) {
+        Ok(native) => native,
+        Err(no_job) => {
+            let letter = Letter::new(no_job.body, no_job.properties);
+            refuse(service, queue, letter, no_job.error.to_string(), receipt);
+            return None;
+        }
+    };
     let stand_ins = JobProperties {
         message_id: properties.message_id.clone(),
         kind: properties.kind.clone(),
         priority: properties.priority,
     };
-    let parsed = Job::parse(&body, &stand_ins);
+    let parsed = Job::parse(&body, &stand_ins).map_err(|error| why_no_job(&body, &error));
     let letter = Letter::new(body, properties);
     match parsed {
         Ok(job) => Some((job, letter, receipt, redelivered)),
         Err(error) => {
-            let error = TaskError::new("unreadable", error.to_string());
-            let (service, queue) = (Arc::clone(service), queue.to_owned());
-            let tracker = service.tracker.clone();
-            tracker.spawn(async move {
-                unreadable(&service, &queue, letter, error, receipt).await;
-            });
+            refuse(service, queue, letter, error, receipt);
             None
         }
     }
+}
+
+fn refuse(service: &Arc<Service>, queue: &str, letter: Letter, why: String, receipt: Receipt) {
+    let error = TaskError::new("unreadable", why);
+    let (service, queue) = (Arc::clone(service), queue.to_owned());
+    let tracker = service.tracker.clone();
+    tracker.spawn(async move {
+        unreadable(&service, &queue, letter, error, receipt).await;
+    });
 }
 
 async fn unreadable(
@@ -211,6 +225,7 @@ async fn settle(
     outcome: &Outcome,
 ) -> Result<&'static str, OutOfTime> {
     let status = feed.ended(outcome, Timestamp::now());
+    service.monitor.tell(&status, feed.job());
     let mut buried = Buried::WithReason;
     if let Some(error) = &status.error {
         buried = bury(service, queue, letter, error).await?;

@@ -3,6 +3,7 @@
 //! A delivery goes `intake` → `execution` → `settle`. Handlers are [`Task`]s, or [`Handler`]s
 //! whose kind comes from the configuration, in a [`Registry`]. [`run`] is the service.
 
+mod celery;
 mod config;
 mod execution;
 mod feed;
@@ -17,6 +18,7 @@ mod settle;
 mod task;
 pub mod tasks;
 
+pub use celery::{CeleryConfig, CeleryQueueConfig, CeleryQueueKind};
 pub use config::{FilesConfig, HttpConfig, JobsConfig, KindConfig, QueueConfig, WorkerConfig};
 pub use outcome::Outcome;
 pub use rate::Rate;

@@ -10,6 +10,7 @@ pub(crate) const SECONDS: &str = "bellhop_worker_job_seconds";
 pub(crate) const RUNNING: &str = "bellhop_worker_jobs_running";
 /// By `queue`.
 pub(crate) const UNREADABLE: &str = "bellhop_worker_unreadable_total";
+pub(crate) const CELERY_EVENTS_DROPPED: &str = "bellhop_worker_celery_events_dropped_total";
 
 /// Gives the metrics their help texts.
 pub(crate) fn describe() {
@@ -20,4 +21,8 @@ pub(crate) fn describe() {
     describe_histogram!(SECONDS, Unit::Seconds, "How long attempts took");
     describe_gauge!(RUNNING, "Jobs that run now");
     describe_counter!(UNREADABLE, "Messages that were no jobs");
+    describe_counter!(
+        CELERY_EVENTS_DROPPED,
+        "Events that Celery's monitors missed, because they were too many or the broker was away"
+    );
 }

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 use warp::Filter as _;
 
+use crate::celery::{Bridge, Monitor};
 use crate::config::WorkerConfig;
 use crate::in_hand::InHand;
 use crate::intake;
@@ -38,6 +39,7 @@ pub(crate) struct Service {
     pub(crate) publisher: Publisher,
     pub(crate) registry: Registry,
     pub(crate) in_hand: InHand,
+    pub(crate) monitor: Monitor,
     /// Owns the tasks of all jobs.
     pub(crate) tracker: TaskTracker,
     /// Take no more.
@@ -88,11 +90,13 @@ pub async fn run(
     let component = health.component("amqp.publisher");
     let (publisher, publisher_task) =
         Publisher::start(&config.amqp, "worker", topology.clone(), component);
+    let (monitor, monitor_task) = Monitor::start(&config, &registry);
     let service = Arc::new(Service {
         names,
         publisher,
         registry,
         in_hand: InHand::default(),
+        monitor,
         tracker: TaskTracker::new(),
         stop: shutdown.clone(),
         abandon: CancellationToken::new(),
@@ -108,12 +112,22 @@ pub async fn run(
         shutdown.clone(),
     ));
     let consumer = start_queues(&service, topology, &health);
+    let bridge = Bridge::start(&service, &health);
     info!(kinds = ?service.registry, queues = ?service.config.queues.keys(), "worker started");
 
     shutdown.cancelled().await;
     consumer.stop_intake();
+    if let Some(bridge) = &bridge {
+        bridge.stop_intake();
+    }
     drain(&service).await;
     consumer.close().await;
+    if let Some(bridge) = bridge {
+        bridge.close().await;
+    }
+    if let Some(monitor) = monitor_task {
+        monitor.close().await;
+    }
     publisher_task.close().await;
     pages.close();
     if timeout(Duration::from_secs(5), pages.wait()).await.is_err() {

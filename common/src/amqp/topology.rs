@@ -82,9 +82,22 @@ pub enum ExchangeKind {
     Direct,
     /// By patterns.
     Topic,
+    /// To every queue. Not durable: it goes with the broker.
+    TransientFanout,
+    /// By the whole key. Not durable: it goes with the broker.
+    TransientDirect,
 }
 
-/// A durable exchange.
+/// Celery's [exchange of events](https://docs.celeryq.dev/en/stable/userguide/monitoring.html).
+pub const CELERY_EVENTS: &str = "celeryev";
+
+/// Where Celery's clients put questions and orders to all workers.
+pub const CELERY_CONTROL: &str = "celery.pidbox";
+
+/// Where they wait for answers.
+pub const CELERY_REPLIES: &str = "reply.celery.pidbox";
+
+/// An exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exchange {
     /// Its name.
@@ -109,6 +122,11 @@ pub enum QueueKind {
     },
     /// Replicated and on disk, kept until somebody takes them.
     Keep,
+    /// On the disk of one node: what a client of another system declares, and so must we.
+    Classic {
+        /// How many priorities it tells apart, if any.
+        max_priority: Option<u8>,
+    },
 }
 
 /// A durable queue.
@@ -206,6 +224,36 @@ impl Topology {
         topology
     }
 
+    /// A queue as Celery's client declares it, which declares it whenever it publishes: either may
+    /// come first.
+    #[must_use]
+    pub fn with_celery_queue(mut self, name: &str, kind: QueueKind) -> Self {
+        self.exchanges.push(Exchange {
+            name: name.to_owned(),
+            kind: ExchangeKind::Direct,
+        });
+        self.queue(name.to_owned(), kind)
+            .bind(name.to_owned(), name.to_owned(), name)
+    }
+
+    /// The exchanges over which Celery's workers and monitors talk, as Celery declares them.
+    #[must_use]
+    pub fn celery_monitoring() -> Self {
+        let exchange = |(name, kind): (&str, _)| Exchange {
+            name: name.to_owned(),
+            kind,
+        };
+        let exchanges = [
+            (CELERY_EVENTS, ExchangeKind::Topic),
+            (CELERY_CONTROL, ExchangeKind::TransientFanout),
+            (CELERY_REPLIES, ExchangeKind::TransientDirect),
+        ];
+        Self {
+            exchanges: exchanges.map(exchange).into(),
+            ..Self::default()
+        }
+    }
+
     fn queue(mut self, name: String, kind: QueueKind) -> Self {
         self.queues.push(Queue { name, kind });
         self
@@ -224,12 +272,14 @@ impl Topology {
     /// other arguments is an error that names it.
     pub(super) async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
         for Exchange { name, kind } in &self.exchanges {
-            let kind = match kind {
-                ExchangeKind::Direct => lapin::ExchangeKind::Direct,
-                ExchangeKind::Topic => lapin::ExchangeKind::Topic,
+            let (kind, durable) = match kind {
+                ExchangeKind::Direct => (lapin::ExchangeKind::Direct, true),
+                ExchangeKind::Topic => (lapin::ExchangeKind::Topic, true),
+                ExchangeKind::TransientFanout => (lapin::ExchangeKind::Fanout, false),
+                ExchangeKind::TransientDirect => (lapin::ExchangeKind::Direct, false),
             };
             let options = ExchangeDeclareOptions {
-                durable: true,
+                durable,
                 ..ExchangeDeclareOptions::default()
             };
             let (name, arguments) = (name.as_str().into(), FieldTable::default());
@@ -276,10 +326,16 @@ impl Queue {
             arguments.insert(name.into(), value);
         };
         let text = |text: &str| AMQPValue::LongString(text.into());
+        if let QueueKind::Classic { max_priority } = self.kind {
+            if let Some(most) = max_priority {
+                set("x-max-priority", AMQPValue::LongLongInt(i64::from(most)));
+            }
+            return arguments;
+        }
         // Replicated, on disk, and counts deliveries: https://www.rabbitmq.com/docs/quorum-queues
         set("x-queue-type", text("quorum"));
         let (dead_letters, limit) = match &self.kind {
-            QueueKind::Keep => return arguments,
+            QueueKind::Keep | QueueKind::Classic { .. } => return arguments,
             QueueKind::Work { dead_letters } => (dead_letters, JOB_DELIVERY_LIMIT),
             QueueKind::Ordered { dead_letters } => {
                 set("x-single-active-consumer", AMQPValue::Boolean(true));
