@@ -1,6 +1,6 @@
 # `make` lists what there is. The work is in scripts/.
 
-.PHONY: help build demo smoke test lint fmt browser-test idle-memory
+.PHONY: help build demo smoke test celery-test lint fmt browser-test idle-memory
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -8,11 +8,14 @@ help: ## List the targets
 demo: ## Start everything, run some jobs, show the page and the progress; Ctrl-C ends it
 	@scripts/demo
 
-test: ## Run everything: lints, tests against a real RabbitMQ, the page in a browser, smoke
+test: ## Run everything: lints, tests against a real RabbitMQ, the page in a browser, Celery, smoke
 	@scripts/test
 
 smoke: ## One job in by a foreign client, out at a foreign client, in under a minute
 	@scripts/smoke
+
+celery-test: ## Only the tests with the real Celery and Flower
+	@scripts/celery-test
 
 browser-test: ## Only the tests of the page
 	@scripts/browser-test

@@ -28,6 +28,7 @@ stop_services() {
     began=$(now_ms)
     # A second Ctrl-C must not leave half of it running.
     trap '' HUP INT TERM
+    end_process "$run/flower.pid" 0
     end_process "$run/notifier.pid" 10
     end_process "$run/worker.pid" 10
     if [ -d "$run/broker" ]; then
@@ -70,6 +71,25 @@ amqp_reachable() {
     local endpoint
     endpoint=$(amqp_endpoint "$1")
     port_open "${endpoint%:*}" "${endpoint##*:}"
+}
+
+# --- foreign clients -------------------------------------------------------------
+
+# prepare_python NAME REQUIREMENTS WHY: sets $python to a Python with these
+# packages, kept in .run/NAME for the next time.
+prepare_python() {
+    local venv=$root/.run/$1 wanted=$2
+    python=$venv/bin/python
+    if [ -x "$python" ] && cmp -s "$wanted" "$venv/requirements.txt"; then return; fi
+    need python3 "$3" python3 python3-venv
+    if ! python3 -c 'import ensurepip' 2>/dev/null; then
+        can_apt || die 'the Python module venv is missing: install it, on Debian or Ubuntu: sudo apt-get install python3-venv'
+        apt_install python3-venv
+    fi
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$python" -m pip install --quiet --disable-pip-version-check -r "$wanted"
+    cp "$wanted" "$venv/requirements.txt"
 }
 
 # --- the binaries ----------------------------------------------------------------

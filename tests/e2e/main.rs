@@ -13,6 +13,7 @@ mod tasks;
 mod alerts;
 mod broker_away;
 mod cancel;
+mod celery;
 mod command_line;
 mod connections;
 mod cron;

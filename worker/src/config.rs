@@ -9,6 +9,7 @@ use bellhop_common::config::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::celery::CeleryConfig;
 use crate::cron::CronConfig;
 use crate::rate::Rate;
 use crate::task::Task as _;
@@ -40,6 +41,8 @@ pub struct WorkerConfig {
     pub endpoint: BTreeMap<String, EndpointConfig>,
     /// Periodic jobs, by name. Every worker that has entries should have the same ones.
     pub cron: BTreeMap<String, CronConfig>,
+    /// Celery's producers and monitors.
+    pub celery: CeleryConfig,
 }
 
 impl Default for WorkerConfig {
@@ -56,6 +59,7 @@ impl Default for WorkerConfig {
             exec: BTreeMap::new(),
             endpoint: BTreeMap::new(),
             cron: BTreeMap::new(),
+            celery: CeleryConfig::default(),
         }
     }
 }
@@ -208,6 +212,7 @@ impl ServiceConfig for WorkerConfig {
         for (kind, config) in &self.kinds {
             problems.extend(config.problems(kind));
         }
+        problems.extend(self.celery.problems(&self.queues));
         for (kind, exec) in &self.exec {
             problems.extend(exec.problems(kind));
             if exec.grace > self.jobs.grace {

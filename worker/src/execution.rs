@@ -69,6 +69,9 @@ pub(crate) async fn run(
         log: log.sink(),
         cancelled: cancelled.clone(),
     };
+    // While the arguments are still there to be told.
+    let begun = feed.running(message, None, now);
+    service.monitor.tell(&begun, &message.job);
     let args = std::mem::take(&mut message.job.args);
     // A task of its own, so that a handler that computes for long does not hold the progress up,
     // and a panic ends nothing but the attempt.

@@ -9,6 +9,7 @@ use metrics::counter;
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
+use crate::celery::as_native;
 use crate::in_hand::Arrival;
 use crate::message::{JobMessage, Unreadable};
 use crate::metric;
@@ -57,7 +58,11 @@ async fn take_one(service: &Arc<Service>, lane: &Arc<Lane>, delivery: Delivery) 
         receipt,
         ..
     } = delivery;
-    let message = match JobMessage::read(&lane.queue, body, properties) {
+    let user = service.config.celery.user_id.as_deref();
+    let read = as_native(body, properties, user)
+        .map_err(|no_task| Box::new(Unreadable::task(&lane.queue, *no_task)))
+        .and_then(|(body, properties)| JobMessage::read(&lane.queue, body, properties));
+    let message = match read {
         Ok(message) if lane.is_quarantine => message.home(),
         Ok(message) => message,
         Err(unreadable) => {
@@ -97,9 +102,9 @@ async fn take_one(service: &Arc<Service>, lane: &Arc<Lane>, delivery: Delivery) 
     }
 }
 
-async fn give_up(service: &Service, unreadable: Unreadable, receipt: Receipt) {
+pub(crate) async fn give_up(service: &Service, unreadable: Unreadable, receipt: Receipt) {
     let queue = unreadable.queue.clone();
-    let error = unreadable.error.to_string();
+    let error = unreadable.error.as_str();
     warn!(
         queue,
         error, "an unreadable message goes to the dead letters"

@@ -4,6 +4,7 @@
 //! whose kind comes from the configuration, in a [`Registry`]. [`run`] is the service, [`main()`]
 //! the program around it.
 
+mod celery;
 mod cli;
 mod config;
 mod cron;
@@ -36,6 +37,7 @@ pub mod tasks;
 mod visit;
 
 pub use bellhop_common::wire::{Progress, TaskError};
+pub use celery::{CeleryConfig, CeleryQueueConfig, CeleryQueueKind};
 pub use cli::main;
 pub use config::{FilesConfig, HttpConfig, JobsConfig, KindConfig, QueueConfig, WorkerConfig};
 pub use cron::{CatchUp, CronConfig, Upcoming, upcoming};

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bellhop_common::amqp::{Message, Properties, ladder};
-use bellhop_common::wire::{
-    Job, JobError, JobProperties, MAX_DELAY_S, NAMESPACE, TaskError, cut, header,
-};
+use bellhop_common::wire::{Job, JobProperties, MAX_DELAY_S, NAMESPACE, TaskError, cut, header};
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
+
+use crate::celery::{NoTask, why_no_job};
 
 /// AMQP headers share one frame with the properties; a long error is cut.
 const MAX_ERROR_BYTES: usize = 1024;
@@ -76,9 +76,9 @@ impl JobMessage {
             }),
             Err(error) => Err(Box::new(Unreadable {
                 queue: queue.to_owned(),
+                error: why_no_job(&body, &error),
                 body,
                 properties,
-                error,
             })),
         }
     }
@@ -254,12 +254,21 @@ pub(crate) struct Unreadable {
     pub(crate) queue: String,
     body: Vec<u8>,
     properties: Properties,
-    pub(crate) error: JobError,
+    pub(crate) error: String,
 }
 
 impl Unreadable {
+    pub(crate) fn task(queue: &str, task: NoTask) -> Self {
+        Self {
+            queue: queue.to_owned(),
+            error: task.error.to_string(),
+            body: task.body,
+            properties: task.properties,
+        }
+    }
+
     pub(crate) fn dead(self, now: Timestamp) -> Message {
-        let error = TaskError::new("unreadable", self.error.to_string());
+        let error = TaskError::new("unreadable", self.error);
         let mut message = Message {
             headers: self.properties.headers_to_keep(),
             body: self.body,

@@ -18,6 +18,7 @@ pub(crate) const RUNNING: &str = "bellhop_worker_jobs_running";
 pub(crate) const DEFERRED: &str = "bellhop_worker_deferred_total";
 /// By `queue`.
 pub(crate) const UNREADABLE: &str = "bellhop_worker_unreadable_total";
+pub(crate) const CELERY_EVENTS_DROPPED: &str = "bellhop_worker_celery_events_dropped_total";
 
 /// By `cron` (the entry) and `outcome`.
 pub(crate) const CRON: &str = "bellhop_worker_cron_total";
@@ -50,4 +51,8 @@ pub(crate) fn describe() {
         "Times for which a periodic job was put in (failed: could not be)"
     );
     describe_counter!(UNREADABLE, "Messages that were no jobs");
+    describe_counter!(
+        CELERY_EVENTS_DROPPED,
+        "Events that Celery's monitors missed, because they were too many or the broker was away"
+    );
 }

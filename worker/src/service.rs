@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 use warp::Filter as _;
 
+use crate::celery::{Bridge, Monitor};
 use crate::config::{KindConfig, WorkerConfig};
 use crate::cron;
 use crate::execution::TimeLimit;
@@ -51,6 +52,7 @@ pub(crate) struct Service {
     pub(crate) publisher: Publisher,
     pub(crate) registry: Registry,
     pub(crate) in_hand: InHand,
+    pub(crate) monitor: Monitor,
     pub(crate) orders: Orders,
     pub(crate) ledger: Ledger,
     pub(crate) limits: KindLimits,
@@ -174,11 +176,13 @@ pub async fn run(
     let pages = TaskTracker::new();
     let (amqp, over) = (config.amqp.clone(), CancellationToken::new());
     let (ledger, reading) = Ledger::new(amqp, names.clone(), publisher.clone(), over.clone());
+    let (monitor, monitor_task) = Monitor::start(&config, &registry);
     let service = Arc::new(Service {
         names,
         publisher,
         registry,
         in_hand: InHand::default(),
+        monitor,
         orders: Orders::new(),
         ledger,
         limits: KindLimits::new(&config.kinds),
@@ -199,13 +203,23 @@ pub async fn run(
         shutdown.clone(),
     ));
     let consumer = start_queues(&service, &pages, topology, &health);
+    let bridge = Bridge::start(&service, &health);
     info!(kinds = ?service.registry, queues = ?service.config.queues.keys(), "worker started");
 
     shutdown.cancelled().await;
     consumer.stop_intake();
+    if let Some(bridge) = &bridge {
+        bridge.stop_intake();
+    }
     drain(&service).await;
     over.cancel();
     consumer.close().await;
+    if let Some(bridge) = bridge {
+        bridge.close().await;
+    }
+    if let Some(monitor) = monitor_task {
+        monitor.close().await;
+    }
     publisher_task.close().await;
     pages.close();
     if timeout(Duration::from_secs(5), pages.wait()).await.is_err() {

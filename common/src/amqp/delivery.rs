@@ -7,6 +7,7 @@ use std::time::Duration;
 use lapin::Acker;
 use lapin::options::{BasicAckOptions, BasicNackOptions, BasicRejectOptions};
 use lapin::types::{AMQPValue, FieldTable};
+use serde_json::{Map, Value};
 use thiserror::Error;
 use tokio::time::timeout;
 
@@ -34,7 +35,14 @@ impl Delivery {
         let text = |value: &Option<lapin::types::ShortString>| {
             value.as_ref().map(|text| text.as_str().to_owned())
         };
-        let headers = properties.headers().iter().flat_map(FieldTable::inner);
+        let (mut headers, mut json_headers) = (BTreeMap::new(), BTreeMap::new());
+        for (name, value) in properties.headers().iter().flat_map(FieldTable::inner) {
+            match header(value) {
+                Some(text) => drop(headers.insert(name.to_string(), text)),
+                None if name.as_str().starts_with("x-") || *value == AMQPValue::Void => {}
+                None => drop(json_headers.insert(name.to_string(), json(value))),
+            }
+        }
         Self {
             properties: Properties {
                 message_id: text(properties.message_id()),
@@ -44,9 +52,8 @@ impl Delivery {
                 correlation_id: text(properties.correlation_id()),
                 content_type: text(properties.content_type()),
                 timestamp: *properties.timestamp(),
-                headers: headers
-                    .filter_map(|(name, value)| Some((name.to_string(), header(value)?)))
-                    .collect(),
+                headers,
+                json_headers,
             },
             routing_key: delivery.routing_key.to_string(),
             redelivered: delivery.redelivered,
@@ -84,6 +91,10 @@ pub struct Properties {
     pub timestamp: Option<u64>,
     /// Headers whose value is a text or a whole number, as text.
     pub headers: BTreeMap<String, String>,
+    /// Headers with any other value, such as a list, without the broker's own (`x-…`). They are
+    /// never published again: the broker gives some of them a meaning, and closes the channel over
+    /// those that came back in another form.
+    pub json_headers: BTreeMap<String, Value>,
 }
 
 /// The right to settle one delivery, once. Dropped without an answer, the message stays with us
@@ -203,4 +214,51 @@ fn header(value: &AMQPValue) -> Option<String> {
         AMQPValue::LongLongInt(number) => number.to_string(),
         _ => return None,
     })
+}
+
+fn json(value: &AMQPValue) -> Value {
+    if let Some(text) = header(value) {
+        return match value {
+            AMQPValue::LongString(_) | AMQPValue::ShortString(_) => Value::from(text),
+            // JSON has no other way to write a whole number.
+            _ => text.parse::<i64>().map_or(Value::Null, Value::from),
+        };
+    }
+    match value {
+        AMQPValue::Boolean(flag) => Value::from(*flag),
+        AMQPValue::Float(number) => Value::from(*number),
+        AMQPValue::Double(number) => Value::from(*number),
+        AMQPValue::Timestamp(seconds) => Value::from(*seconds),
+        AMQPValue::FieldArray(list) => list.as_slice().iter().map(json).collect(),
+        AMQPValue::FieldTable(table) => {
+            let fields = table.inner().iter();
+            let fields = fields.map(|(name, value)| (name.to_string(), json(value)));
+            Value::Object(fields.collect::<Map<_, _>>())
+        }
+        _ => Value::Null,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lapin::types::FieldArray;
+    use serde_json::json;
+
+    /// As py-amqp writes `[30, None]`, `[1.5, True]` and `{"a": "b"}`.
+    #[test]
+    fn lists_and_tables_are_json() {
+        let text = |text: &str| AMQPValue::LongString(text.into());
+        let list = |values: Vec<AMQPValue>| AMQPValue::FieldArray(FieldArray::from(values));
+        let limits = list(vec![AMQPValue::LongInt(30), AMQPValue::Void]);
+        assert_eq!(super::json(&limits), json!([30, null]));
+        let mixed = list(vec![AMQPValue::Double(1.5), AMQPValue::Boolean(true)]);
+        assert_eq!(super::json(&mixed), json!([1.5, true]));
+        let mut table = FieldTable::default();
+        table.insert("a".into(), text("b"));
+        assert_eq!(
+            super::json(&AMQPValue::FieldTable(table)),
+            json!({"a": "b"})
+        );
+    }
 }

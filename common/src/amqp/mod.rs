@@ -24,4 +24,7 @@ pub use connect::{ConnectError, check_url};
 pub use consumer::{Consumer, Source, StreamPosition, Subscription};
 pub use delivery::{Delivery, Properties, Receipt, SettleError};
 pub use publisher::{Message, PublishError, Publisher, PublisherTask, Route};
-pub use topology::{Binding, Exchange, ExchangeKind, Names, Queue, QueueKind, Target, Topology};
+pub use topology::{
+    Binding, CELERY_CONTROL, CELERY_EVENTS, CELERY_REPLIES, Exchange, ExchangeKind, Names, Queue,
+    QueueKind, Target, Topology,
+};

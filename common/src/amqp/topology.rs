@@ -174,9 +174,22 @@ pub enum ExchangeKind {
     Direct,
     /// By patterns.
     Topic,
+    /// To every queue. Not durable: it goes with the broker.
+    TransientFanout,
+    /// By the whole key. Not durable: it goes with the broker.
+    TransientDirect,
 }
 
-/// A durable exchange.
+/// Celery's [exchange of events](https://docs.celeryq.dev/en/stable/userguide/monitoring.html).
+pub const CELERY_EVENTS: &str = "celeryev";
+
+/// Where Celery's clients put questions and orders to all workers.
+pub const CELERY_CONTROL: &str = "celery.pidbox";
+
+/// Where they wait for answers.
+pub const CELERY_REPLIES: &str = "reply.celery.pidbox";
+
+/// An exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exchange {
     /// Its name.
@@ -214,6 +227,11 @@ pub enum QueueKind {
         age: &'static str,
         /// How many bytes it keeps.
         bytes: i64,
+    },
+    /// On the disk of one node: what a client of another system declares, and so must we.
+    Classic {
+        /// How many priorities it tells apart, if any.
+        max_priority: Option<u8>,
     },
 }
 
@@ -414,6 +432,36 @@ impl Topology {
         topology
     }
 
+    /// A queue as Celery's client declares it, which declares it whenever it publishes: either may
+    /// come first.
+    #[must_use]
+    pub fn with_celery_queue(mut self, name: &str, kind: QueueKind) -> Self {
+        self.exchanges.push(Exchange {
+            name: name.to_owned(),
+            kind: ExchangeKind::Direct,
+        });
+        self.queue(name.to_owned(), kind)
+            .bind(name.to_owned(), name.to_owned(), name)
+    }
+
+    /// The exchanges over which Celery's workers and monitors talk, as Celery declares them.
+    #[must_use]
+    pub fn celery_monitoring() -> Self {
+        let exchange = |(name, kind): (&str, _)| Exchange {
+            name: name.to_owned(),
+            kind,
+        };
+        let exchanges = [
+            (CELERY_EVENTS, ExchangeKind::Topic),
+            (CELERY_CONTROL, ExchangeKind::TransientFanout),
+            (CELERY_REPLIES, ExchangeKind::TransientDirect),
+        ];
+        Self {
+            exchanges: exchanges.map(exchange).into(),
+            ..Self::default()
+        }
+    }
+
     fn queue(mut self, name: String, kind: QueueKind) -> Self {
         self.queues.push(Queue { name, kind });
         self
@@ -441,12 +489,14 @@ impl Topology {
     /// other arguments is an error that names it.
     pub(super) async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
         for Exchange { name, kind } in &self.exchanges {
-            let kind = match kind {
-                ExchangeKind::Direct => lapin::ExchangeKind::Direct,
-                ExchangeKind::Topic => lapin::ExchangeKind::Topic,
+            let (kind, durable) = match kind {
+                ExchangeKind::Direct => (lapin::ExchangeKind::Direct, true),
+                ExchangeKind::Topic => (lapin::ExchangeKind::Topic, true),
+                ExchangeKind::TransientFanout => (lapin::ExchangeKind::Fanout, false),
+                ExchangeKind::TransientDirect => (lapin::ExchangeKind::Direct, false),
             };
             let options = ExchangeDeclareOptions {
-                durable: true,
+                durable,
                 ..ExchangeDeclareOptions::default()
             };
             let (name, arguments) = (name.as_str().into(), FieldTable::default());
@@ -512,6 +562,12 @@ impl Queue {
             arguments.insert(name.into(), value);
         };
         let text = |text: &str| AMQPValue::LongString(text.into());
+        if let QueueKind::Classic { max_priority } = self.kind {
+            if let Some(most) = max_priority {
+                set("x-max-priority", AMQPValue::LongLongInt(i64::from(most)));
+            }
+            return arguments;
+        }
         let set = &mut set;
         if let QueueKind::Stream { age, bytes } = &self.kind {
             // https://www.rabbitmq.com/docs/streams#declaring
@@ -525,7 +581,7 @@ impl Queue {
         // Replicated, on disk, and counts deliveries: https://www.rabbitmq.com/docs/quorum-queues
         set("x-queue-type", text("quorum"));
         let next = match &self.kind {
-            QueueKind::Stream { .. } => return arguments,
+            QueueKind::Stream { .. } | QueueKind::Classic { .. } => return arguments,
             QueueKind::Keep => {
                 // Whoever looks through the queue puts back what he does not take, and each time
                 // counts. Beyond the limit a message would be gone: there is no exchange behind.

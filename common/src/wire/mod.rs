@@ -2,6 +2,7 @@
 //!
 //! Everything here is pure: no I/O, no clock, no randomness. Times and ids are arguments.
 
+mod celery;
 mod event;
 mod follow_up;
 pub mod header;
@@ -12,6 +13,7 @@ mod progress;
 mod routing_key;
 mod task;
 
+pub use celery::{CeleryEnvelope, CeleryError, CeleryTask, is_protocol_1};
 pub use event::{Event, EventError};
 pub use follow_up::{Ending, FollowUp, MAX_FOLLOW_UPS, NAMESPACE};
 pub use job::{
