@@ -1,6 +1,6 @@
 # `make` lists what there is. The work is in scripts/.
 
-.PHONY: help build demo smoke test celery-test lint fmt browser-test idle-memory
+.PHONY: help build demo smoke test celery-test lint fmt browser-test idle-memory bench
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -23,6 +23,10 @@ browser-test: ## Only the tests of the page
 idle-memory: ## Measure what 5,000 idle connections cost the notifier (release build)
 	cargo build --release --bin notifier --bin idle-memory
 	@scripts/with-broker target/release/idle-memory 5000
+
+bench: ## Measure against the peers (release build, some ten minutes; see bench/README.md)
+	cargo build --release -p bellhop-bench
+	@target/release/bellhop-bench worker
 
 lint: ## Only format, lints, documentation and scripts
 	@scripts/lint

@@ -1,0 +1,50 @@
+//! The figures of several rounds: median and spread. Pure.
+
+use serde::Serialize;
+
+/// One figure, measured in several rounds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub(crate) struct Series {
+    /// The middle one, or the mean of the two in the middle.
+    pub(crate) median: f64,
+    /// The smallest.
+    pub(crate) min: f64,
+    /// The largest.
+    pub(crate) max: f64,
+    /// In the order in which they were measured.
+    pub(crate) rounds: Vec<f64>,
+}
+
+impl Series {
+    pub(crate) fn of(rounds: Vec<f64>) -> Self {
+        let mut sorted = rounds.clone();
+        sorted.sort_by(f64::total_cmp);
+        let half = sorted.len() / 2;
+        let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
+        let median = match sorted.len() % 2 {
+            1 => at(half),
+            _ => f64::midpoint(at(half.wrapping_sub(1)), at(half)),
+        };
+        Self {
+            median,
+            min: at(0),
+            max: at(sorted.len().wrapping_sub(1)),
+            rounds,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle_one() {
+        let odd = Series::of(vec![3.0, 1.0, 2.0]);
+        assert_eq!((odd.median, odd.min, odd.max), (2.0, 1.0, 3.0));
+        for (rounds, median) in [(vec![4.0, 1.0, 2.0, 3.0], 2.5), (vec![7.0], 7.0)] {
+            assert!((Series::of(rounds).median - median).abs() < 1e-9);
+        }
+        assert!(Series::of(Vec::new()).median.is_nan());
+    }
+}
