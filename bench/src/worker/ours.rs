@@ -82,6 +82,7 @@ impl Ours {
         config.shutdown.deadline = HumanDuration::from_secs(5);
         let settings = QueueConfig {
             concurrency: self.concurrency,
+            ..QueueConfig::default()
         };
         config.queues = self
             .queues
