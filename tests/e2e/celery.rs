@@ -32,9 +32,11 @@ async fn declare(channel: &Channel, queue: &str, arguments: FieldTable) {
 }
 
 /// What Celery's client would send.
-async fn send_task(channel: &Channel, queue: &str, task: &str, body: serde_json::Value) {
+/// Sends a task of ann's; answers its id.
+async fn send_task(channel: &Channel, queue: &str, task: &str, body: serde_json::Value) -> String {
+    let id = uuid::Uuid::now_v7().to_string();
     let mut headers = FieldTable::default();
-    for (name, value) in [("task", task), ("id", "t1"), ("user_id", "ann")] {
+    for (name, value) in [("task", task), ("id", &id), ("user_id", "ann")] {
         headers.insert(name.into(), AMQPValue::LongString(value.into()));
     }
     let properties = BasicProperties::default()
@@ -50,6 +52,7 @@ async fn send_task(channel: &Channel, queue: &str, task: &str, body: serde_json:
         properties,
     );
     published.await.unwrap().await.unwrap();
+    id
 }
 
 fn taking_from(stack: &Stack, queue: &str) -> WorkerConfig {
@@ -132,8 +135,9 @@ async fn own_broker_restarted_beside_celerys_queues_and_monitors() {
             notifier.wait_ready(true).await;
         }
         let (_connection, channel) = connect(&stack).await;
-        send_task(&channel, "celery", "count", json!([[], {"to": 3}, null])).await;
-        let end = ann.task_to_end("t1").await.pop().unwrap();
+        let task = json!([[], {"to": 3}, null]);
+        let id = send_task(&channel, "celery", "count", task).await;
+        let end = ann.task_to_end(&id).await.pop().unwrap();
         assert_eq!(end["status"], "succeeded");
         let beat = next_event(&channel, "worker.heartbeat").await;
         assert_eq!(beat["sw_ident"], "bellhop");

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::tasks::{Break, Count, Gated};
 
 fn settlement(task_id: &str, hop: u32) -> String {
-    Uuid::new_v5(&NAMESPACE, format!("{task_id}/{hop}").as_bytes()).to_string()
+    Uuid::new_v5(&NAMESPACE, format!("{task_id}//{hop}").as_bytes()).to_string()
 }
 
 /// Takes a job as a worker would that dies later: its message comes back when this is dropped.

@@ -130,6 +130,10 @@ async fn own_broker_killed_keeps_the_claim() {
     let stack = Stack::on(broker.url());
     let (publisher, task, names) = producer(&stack);
     assert_eq!(claim(&publisher, &names, "a", HOUR).await, Claimed::Mine);
+    // In order first: RabbitMQ 3.10 can lose its note of a quorum queue that is killed within a
+    // second of being declared.
+    broker.stop().await;
+    broker.start().await;
     broker.kill().await;
     broker.start().await;
     assert_eq!(claim(&publisher, &names, "b", HOUR).await, by("a"));

@@ -155,15 +155,25 @@ impl JobMessage {
 
     /// Identifies this message of the job: whatever is published to be done with it carries this.
     pub(crate) fn settlement(&self) -> Uuid {
-        let name = format!("{}/{}", self.job.id, self.hop);
+        let name = format!("{}/{}/{}", self.job.id, self.origin(), self.hop);
         Uuid::new_v5(&NAMESPACE, name.as_bytes())
     }
 
     /// The id of the event that ends the job: the same from whichever worker, and another after a
     /// replay.
     pub(crate) fn end_id(&self) -> Uuid {
-        let name = format!("{}/{}/end", self.job.id, self.replays());
+        let (id, origin) = (&self.job.id, self.origin());
+        let name = format!("{id}/{origin}/{}/end", self.replays());
         Uuid::new_v5(&NAMESPACE, name.as_bytes())
+    }
+
+    /// What tells this job from an earlier one that had its id, as far as the producer said when he
+    /// put it in.
+    fn origin(&self) -> String {
+        let header = |name| self.properties.headers.get(name).cloned();
+        let stamped = || self.properties.timestamp.map(|time| time.to_string());
+        let known = header(header::ORIGIN).or_else(|| header(header::SINCE));
+        known.or_else(stamped).unwrap_or_default()
     }
 
     /// The message that takes the place of this one.
@@ -181,6 +191,7 @@ impl JobMessage {
             (header::ATTEMPT, again.attempt.to_string()),
             (header::HOP, (self.hop + 1).to_string()),
             (header::SINCE, since.to_string()),
+            (header::ORIGIN, self.origin()),
             (header::DUE, again.due.to_string()),
             (header::QUEUE, self.queue.clone()),
             (header::DEFERRALS, again.deferrals.to_string()),
@@ -420,6 +431,14 @@ mod tests {
         assert_eq!(letter.headers["x-bellhop-died-at"], "2026-01-15T10:30:00Z");
         assert_eq!(letter.headers["x-bellhop-error"].len(), MAX_ERROR_BYTES);
         assert!(letter.persistent);
+    }
+
+    #[test]
+    fn jobs_that_share_an_id_are_told_apart_by_when_they_were_put_in() {
+        let at = |since| message(&job(), &[(header::SINCE, since)]);
+        let (first, second) = (at("2026-01-15T10:00:00Z"), at("2026-01-15T11:00:00Z"));
+        assert_ne!(first.end_id(), second.end_id());
+        assert_ne!(first.settlement(), second.settlement());
     }
 
     #[test]

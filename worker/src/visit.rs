@@ -109,18 +109,7 @@ impl Visit {
                 return Ok(());
             }
             Step::Wait(due) => return self.wait_until(service, &mut feed, message, due).await,
-            Step::Isolate => {
-                warn!(
-                    task_id = message.job.id,
-                    times = message.losses(),
-                    "its worker died too often; it will run alone"
-                );
-                let again = Again {
-                    alone: true,
-                    ..self.same_again(message, Timestamp::now())
-                };
-                return self.go_again(service, &mut feed, message, &again).await;
-            }
+            Step::Isolate => return self.isolate(service, &mut feed, message).await,
         };
         let _leave = match self.leave(service, message).await? {
             Leave::Granted(leave) => leave,
@@ -313,6 +302,24 @@ impl Visit {
         }
         release(service, message).await;
         Ok(())
+    }
+
+    async fn isolate(
+        &self,
+        service: &Service,
+        feed: &mut Feed,
+        message: &JobMessage,
+    ) -> Result<(), OutOfTime> {
+        warn!(
+            task_id = message.job.id,
+            times = message.losses(),
+            "its worker died too often; it will run alone"
+        );
+        let again = Again {
+            alone: true,
+            ..self.same_again(message, Timestamp::now())
+        };
+        self.go_again(service, feed, message, &again).await
     }
 
     async fn wait_until(

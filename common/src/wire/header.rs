@@ -10,6 +10,9 @@ pub const HOP: &str = "x-bellhop-hop";
 /// When the job was put in, as far as is known (RFC 3339).
 pub const SINCE: &str = "x-bellhop-since";
 
+/// When the producer put it in, in the producer's own words: tells two jobs with one id apart.
+pub const ORIGIN: &str = "x-bellhop-origin";
+
 /// The short name of the queue it belongs to.
 pub const QUEUE: &str = "x-bellhop-queue";
 
