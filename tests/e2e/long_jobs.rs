@@ -11,10 +11,10 @@ use serde_json::json;
 
 use crate::tasks::Gated;
 
-/// A broker that loses its patience after two seconds, and looks each second.
+/// A broker that loses its patience after eight seconds, and looks each second.
 async fn impatient() -> OwnBroker {
     let broker = OwnBroker::started().await;
-    for setting in ["consumer_timeout, 2000", "channel_tick_interval, 1000"] {
+    for setting in ["consumer_timeout, 8000", "channel_tick_interval, 1000"] {
         let set = format!("application:set_env(rabbit, {setting}).");
         broker.ctl(&["eval", &set]).await;
     }
@@ -28,7 +28,7 @@ async fn own_broker_whose_patience_ends_before_the_job() {
     let gated = Gated::new();
     let registry = || Registry::new().with(gated.clone());
     let mut config = stack.worker_config();
-    config.jobs.ack_timeout = HumanDuration::from_secs(2);
+    config.jobs.ack_timeout = HumanDuration::from_secs(8);
     // Two workers: what the broker took back would run a second time.
     let workers = [
         stack.worker(config.clone(), registry()).await,
@@ -44,8 +44,8 @@ async fn own_broker_whose_patience_ends_before_the_job() {
         ann.task_until(id, |state| state["progress"]["percent"] == 50.0)
             .await;
     }
-    // Three times its patience.
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    // Twice its patience.
+    tokio::time::sleep(Duration::from_secs(17)).await;
     assert_eq!(gated.times_begun(), 2);
     for worker in &workers {
         assert!(worker.is_ready().await, "its channel still stands");
