@@ -8,6 +8,7 @@
 //! takes. lapin's own recovery is off: it gives up after some attempts, and a channel error leaves
 //! its streams pending for ever.
 
+mod batch;
 mod browser;
 mod channels;
 mod claim;
@@ -15,6 +16,7 @@ mod connect;
 mod consumer;
 mod delivery;
 pub mod ladder;
+mod outbox;
 mod publisher;
 mod topology;
 
