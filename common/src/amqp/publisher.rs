@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::batch::{Fate, Outgoing};
 use super::channels::Channels;
-use super::connect::{Session, SessionError, fatal, in_time, is_soft, supervise};
+use super::connect::{OWN_FRAME, Session, SessionError, fatal, in_time, is_soft, supervise};
 use super::outbox::Outbox;
 use super::topology::Topology;
 use crate::config::AmqpConfig;
@@ -372,6 +372,8 @@ impl PublishSession {
 }
 
 impl Session for PublishSession {
+    const FRAME_MAX: u32 = OWN_FRAME;
+
     async fn serve(&mut self, connection: &Arc<Connection>, health: &Component) -> SessionError {
         let Err(error) = self.watch_over(connection, health).await;
         self.link.send_replace(Link::Down);
