@@ -204,19 +204,10 @@ async fn tell_progress(
     message: &JobMessage,
     mut seen: watch::Receiver<Option<Progress>>,
 ) -> Infallible {
-    let envelope = Envelope {
-        room: message.job.room_id.as_deref(),
-        traceparent: message.traceparent(),
-        ..Envelope::default()
-    };
     loop {
         let next = Instant::now() + PROGRESS_INTERVAL;
         let progress = seen.borrow_and_update().clone();
-        let status = feed.running(message, progress, Timestamp::now());
-        let told = publish_status(&service.publisher, &service.names, &status, envelope);
-        if let Err(error) = told.await {
-            debug!(%error, task_id = status.task_id, "a progress event was not sent");
-        }
+        Box::pin(tell_running(service, feed, message, progress)).await;
         sleep_until(next).await;
         let look_again = async {
             match feed.next_look(Timestamp::now()) {
@@ -231,5 +222,23 @@ async fn tell_progress(
             },
             () = look_again => {}
         }
+    }
+}
+
+async fn tell_running(
+    service: &Service,
+    feed: &mut Feed,
+    message: &JobMessage,
+    progress: Option<Progress>,
+) {
+    let status = feed.running(message, progress, Timestamp::now());
+    let envelope = Envelope {
+        room: message.job.room_id.as_deref(),
+        traceparent: message.traceparent(),
+        ..Envelope::default()
+    };
+    let told = publish_status(&service.publisher, &service.names, &status, envelope);
+    if let Err(error) = told.await {
+        debug!(%error, task_id = status.task_id, "a progress event was not sent");
     }
 }

@@ -29,14 +29,31 @@ pub(crate) async fn renew(
     renewed: &AtomicBool,
 ) -> Infallible {
     let began = Timestamp::now();
-    let patience = service.config.jobs.ack_timeout.0.mul_f64(0.8);
-    let id = &message.job.id;
-    while let Some(due) = service.in_hand.renewal(message, patience, Instant::now()) {
+    while let Some(due) = service
+        .in_hand
+        .renewal(message, patience(service), Instant::now())
+    {
         sleep_until(due.into()).await;
     }
+    Box::pin(replace(service, message, limit, began, renewed)).await;
+    std::future::pending().await
+}
+
+fn patience(service: &Service) -> Duration {
+    service.config.jobs.ack_timeout.0.mul_f64(0.8)
+}
+
+async fn replace(
+    service: &Service,
+    message: &JobMessage,
+    limit: Duration,
+    began: Timestamp,
+    renewed: &AtomicBool,
+) {
+    let id = &message.job.id;
     warn!(
         task_id = id,
-        ?patience,
+        patience = ?patience(service),
         "the job has taken 80 % of the broker's patience (jobs.ack_timeout); its message is renewed"
     );
     let over = limit + service.config.jobs.grace.0 + MARGIN;
@@ -55,7 +72,6 @@ pub(crate) async fn renew(
         }
         info!(task_id = id, "renewed");
     }
-    std::future::pending().await
 }
 
 /// The copy of a renewed message is of no use any more: its run has come to an end.

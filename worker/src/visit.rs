@@ -9,6 +9,7 @@ use bellhop_common::unique;
 use bellhop_common::wire::TaskError;
 use jiff::Timestamp;
 use metrics::{Gauge, counter, gauge, histogram};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -75,53 +76,17 @@ enum Step {
 
 impl Visit {
     /// From the first look to the acknowledgement.
+    ///
+    /// What a waiting job does not need is boxed: ten thousand of them wait at once.
     pub(crate) async fn work(
         self,
         service: &Service,
         message: &mut JobMessage,
     ) -> Result<(), OutOfTime> {
-        let policy = service.policy(&message.job);
-        let mut feed = Feed::new(policy.max_attempts);
-        let standing = Standing {
-            in_doubt: self.in_doubt,
-            buried: false,
-        };
-        let handler = match self.first_step(service, message).await? {
-            Step::Run(handler) => handler,
-            Step::End(outcome) => {
-                return end(service, &mut feed, message, &outcome, standing).await;
-            }
-            Step::Finish(outcome) => {
-                let standing = Standing {
-                    in_doubt: false,
-                    buried: true,
-                };
-                return end(service, &mut feed, message, &outcome, standing).await;
-            }
-            Step::Duplicate(error) => {
-                feed.because(error);
-                let outcome = Outcome::Cancelled;
-                return end(service, &mut feed, message, &outcome, standing).await;
-            }
-            Step::Release => {
-                info!(task_id = message.job.id, "it was dealt with already");
-                release(service, message).await;
-                return Ok(());
-            }
-            Step::Wait(due) => return self.wait_until(service, &mut feed, message, due).await,
-            Step::Isolate => return self.isolate(service, &mut feed, message).await,
-        };
-        let _leave = match self.leave(service, message).await? {
-            Leave::Granted(leave) => leave,
-            Leave::After(wait) => {
-                let wait = put_off(wait, message.deferrals(), jitter());
-                let again = Again {
-                    deferrals: message.deferrals() + 1,
-                    ..self.same_again(message, later(Timestamp::now(), wait))
-                };
-                counter!(metric::DEFERRED, "kind" => message.job.kind.clone()).increment(1);
-                return self.go_again(service, &mut feed, message, &again).await;
-            }
+        let mut feed = Feed::new(service.policy(&message.job).max_attempts);
+        let prepared = Box::pin(self.prepare(service, &mut feed, message)).await?;
+        let Some((handler, _leave)) = prepared else {
+            return Ok(());
         };
         let _place = tokio::select! {
             biased;
@@ -129,6 +94,61 @@ impl Visit {
             place = service.places.take(self.lane.index) => place,
         };
         self.run(service, &mut feed, message, handler).await
+    }
+
+    /// Up to the wait for a place; `None` if the job does not run here and now, and is settled.
+    async fn prepare(
+        &self,
+        service: &Service,
+        feed: &mut Feed,
+        message: &JobMessage,
+    ) -> Result<Option<(Arc<dyn Handler>, Option<OwnedSemaphorePermit>)>, OutOfTime> {
+        let mut standing = Standing {
+            in_doubt: self.in_doubt,
+            buried: false,
+        };
+        let outcome = match self.first_step(service, message).await? {
+            Step::Run(handler) => match self.leave(service, message).await? {
+                Leave::Granted(leave) => return Ok(Some((handler, leave))),
+                Leave::After(wait) => {
+                    let wait = put_off(wait, message.deferrals(), jitter());
+                    let again = Again {
+                        deferrals: message.deferrals() + 1,
+                        ..self.same_again(message, later(Timestamp::now(), wait))
+                    };
+                    counter!(metric::DEFERRED, "kind" => message.job.kind.clone()).increment(1);
+                    self.go_again(service, feed, message, &again).await?;
+                    return Ok(None);
+                }
+            },
+            Step::End(outcome) => outcome,
+            Step::Finish(outcome) => {
+                standing = Standing {
+                    in_doubt: false,
+                    buried: true,
+                };
+                outcome
+            }
+            Step::Duplicate(error) => {
+                feed.because(error);
+                Outcome::Cancelled
+            }
+            Step::Release => {
+                info!(task_id = message.job.id, "it was dealt with already");
+                release(service, message).await;
+                return Ok(None);
+            }
+            Step::Wait(due) => {
+                self.wait_until(service, feed, message, due).await?;
+                return Ok(None);
+            }
+            Step::Isolate => {
+                self.isolate(service, feed, message).await?;
+                return Ok(None);
+            }
+        };
+        end(service, feed, message, &outcome, standing).await?;
+        Ok(None)
     }
 
     /// What the message itself, the ledger and the orders say.
@@ -233,16 +253,16 @@ impl Visit {
             End::Outcome(outcome) => {
                 let policy = service.policy(&message.job);
                 let verdict = policy.judge(outcome, message.attempt(), jitter());
-                self.settle(service, feed, message, verdict).await
+                Box::pin(self.settle(service, feed, message, verdict)).await
             }
             End::Abandoned => {
                 counter!(metric::JOBS, "kind" => kind, "outcome" => "abandoned").increment(1);
-                self.hand_back(service, message).await;
+                Box::pin(self.hand_back(service, message)).await;
                 Ok(())
             }
         };
         if renewed && settled.is_ok() {
-            spend(service, message).await;
+            Box::pin(spend(service, message)).await;
         }
         if settled.is_err() {
             warn!(
