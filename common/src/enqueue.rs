@@ -10,7 +10,7 @@ use thiserror::Error;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::amqp::{ClaimError, Claimed, Message, Names, PublishError, Publisher, Route};
+use crate::amqp::{ClaimError, Claimed, Message, Names, PublishError, Publisher, Route, Turn};
 use crate::unique;
 use crate::wire::{
     Audience, Event, EventClass, EventError, EventKey, Job, JobError, KeyError, Order, Status,
@@ -273,44 +273,77 @@ pub async fn publish_status(
     status: &TaskStatus,
     envelope: Envelope<'_>,
 ) -> Result<(), StatusError> {
-    let stored = status.status.is_final();
-    let event = Event::new(
-        TASK_STATUS_CHANGED,
-        envelope.id.unwrap_or_else(Uuid::now_v7),
-        status.timestamp,
-        status,
-    )?;
-    let message = Message {
-        body: event.to_bytes()?,
-        id: Some(event.id.to_string()),
-        kind: Some(event.kind.clone()),
-        headers: envelope.headers(),
-        persistent: stored,
-        ..Message::default()
-    };
+    let message = status_message(status, envelope)?;
     let exchange = names.events();
     let room = envelope.room.map(|room| Audience::Room(room.to_owned()));
     let owner = Audience::User(status.user_id.clone());
     // The owner's event last: it is the one that settles, and the room's must not be missing then.
     for audience in room.into_iter().chain(std::iter::once(owner)) {
-        let key = EventKey {
-            class: if stored {
-                EventClass::Stored
-            } else {
-                EventClass::Live
-            },
-            audience,
-            topic: format!("{TASK_STATUS_CHANGED}.{}", status.status.as_str()),
-        };
         // Nobody may be listening to what is live; what is stored must land in the inbox.
         let route = Route {
             exchange: &exchange,
-            key: &key.encode()?,
-            mandatory: stored,
+            key: &status_key(status, audience)?,
+            mandatory: status.status.is_final(),
         };
         publisher.publish(route, &message).await?;
     }
     Ok(())
+}
+
+/// Tells a task's owner and its room a status on the way, which is made when its turn has come. It
+/// may get lost.
+///
+/// # Errors
+/// [`StatusError`].
+pub async fn post_status(
+    publisher: &Publisher,
+    names: &Names,
+    status: impl FnOnce() -> TaskStatus,
+    envelope: Envelope<'_>,
+) -> Result<(), StatusError> {
+    let turn = publisher.turn().await?;
+    let status = status();
+    let message = status_message(&status, envelope)?;
+    let exchange = names.events();
+    let send = |turn: Turn<'_>, audience| {
+        let route = Route {
+            exchange: &exchange,
+            key: &status_key(&status, audience)?,
+            mandatory: false,
+        };
+        turn.send(route, &message).map_err(StatusError::from)
+    };
+    send(turn, Audience::User(status.user_id.clone()))?;
+    if let Some(room) = envelope.room {
+        send(publisher.turn().await?, Audience::Room(room.to_owned()))?;
+    }
+    Ok(())
+}
+
+fn status_message(status: &TaskStatus, envelope: Envelope<'_>) -> Result<Message, EventError> {
+    let id = envelope.id.unwrap_or_else(Uuid::now_v7);
+    let event = Event::new(TASK_STATUS_CHANGED, id, status.timestamp, status)?;
+    Ok(Message {
+        body: event.to_bytes()?,
+        id: Some(event.id.to_string()),
+        kind: Some(event.kind),
+        headers: envelope.headers(),
+        persistent: status.status.is_final(),
+        ..Message::default()
+    })
+}
+
+fn status_key(status: &TaskStatus, audience: Audience) -> Result<String, KeyError> {
+    let key = EventKey {
+        class: if status.status.is_final() {
+            EventClass::Stored
+        } else {
+            EventClass::Live
+        },
+        audience,
+        topic: format!("{TASK_STATUS_CHANGED}.{}", status.status.as_str()),
+    };
+    key.encode()
 }
 
 /// Publishes something that only matters to those who look on now, such as log lines, to a task's

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bellhop_common::enqueue::{Envelope, publish_status};
+use bellhop_common::enqueue::{Envelope, post_status};
 use bellhop_common::wire::Progress;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -84,7 +84,8 @@ pub(crate) async fn run(
         limit,
     };
     let (renewed, ended) = (AtomicBool::new(false), log.end());
-    let attempt = async {
+    // Boxed, or the future has room for two of each.
+    let attempt = Box::pin(async {
         let message = &*message;
         let end = tokio::select! {
             end = attempt.finish() => end,
@@ -93,9 +94,9 @@ pub(crate) async fn run(
         };
         ended.cancel();
         end
-    };
+    });
     // Joined: what the handler logged last is told before its end is.
-    let (end, ()) = tokio::join!(attempt, log.tell(service));
+    let (end, ()) = tokio::join!(attempt, Box::pin(log.tell(service)));
     let renewed = renewed.load(Ordering::SeqCst);
     if renewed {
         message.replaced();
@@ -231,14 +232,14 @@ async fn tell_running(
     message: &JobMessage,
     progress: Option<Progress>,
 ) {
-    let status = feed.running(message, progress, Timestamp::now());
     let envelope = Envelope {
         room: message.job.room_id.as_deref(),
         traceparent: message.traceparent(),
         ..Envelope::default()
     };
-    let told = publish_status(&service.publisher, &service.names, &status, envelope);
+    let status = || feed.running(message, progress, Timestamp::now());
+    let told = post_status(&service.publisher, &service.names, status, envelope);
     if let Err(error) = told.await {
-        debug!(%error, task_id = status.task_id, "a progress event was not sent");
+        debug!(%error, task_id = message.job.id, "a progress event was not sent");
     }
 }

@@ -90,8 +90,9 @@ async fn take_one(service: &Arc<Service>, lane: &Arc<Lane>, delivery: Delivery) 
                 cancel,
                 in_doubt,
             };
+            // Boxed, or the future has room for two of them.
+            let mut message = Box::new(message);
             service.tracker.spawn(async move {
-                let mut message = message;
                 if visit.work(&owned, &mut message).await.is_err() {
                     // Unsettled: it goes back to its queue when the connection closes.
                     drop(owned.in_hand.let_go(&message));

@@ -117,7 +117,7 @@ impl Visit {
                         ..self.same_again(message, later(Timestamp::now(), wait))
                     };
                     counter!(metric::DEFERRED, "kind" => message.job.kind.clone()).increment(1);
-                    self.go_again(service, feed, message, &again).await?;
+                    Box::pin(self.go_again(service, feed, message, &again)).await?;
                     return Ok(None);
                 }
             },
@@ -139,22 +139,22 @@ impl Visit {
                 return Ok(None);
             }
             Step::Wait(due) => {
-                self.wait_until(service, feed, message, due).await?;
+                Box::pin(self.wait_until(service, feed, message, due)).await?;
                 return Ok(None);
             }
             Step::Isolate => {
-                self.isolate(service, feed, message).await?;
+                Box::pin(self.isolate(service, feed, message)).await?;
                 return Ok(None);
             }
         };
-        end(service, feed, message, &outcome, standing).await?;
+        Box::pin(end(service, feed, message, &outcome, standing)).await?;
         Ok(None)
     }
 
     /// What the message itself, the ledger and the orders say.
     async fn first_step(&self, service: &Service, message: &JobMessage) -> Result<Step, OutOfTime> {
         if self.in_doubt {
-            match look_up(service, message).await? {
+            match Box::pin(look_up(service, message)).await? {
                 Known::Open => {}
                 Known::Settled => return Ok(Step::Release),
                 Known::Buried(error) => return Ok(Step::Finish(Outcome::Fail(error))),
@@ -167,7 +167,7 @@ impl Visit {
             return Ok(Step::End(Outcome::Cancelled));
         }
         if message.is_fresh()
-            && let Some(error) = self.duplicate(service, message).await?
+            && let Some(error) = Box::pin(self.duplicate(service, message)).await?
         {
             return Ok(Step::Duplicate(error));
         }

@@ -25,7 +25,7 @@ pub use claim::{Claim, ClaimError, Claimed};
 pub use connect::{ConnectError, check_url};
 pub use consumer::{Consumer, Source, StreamPosition, Subscription};
 pub use delivery::{Delivery, Properties, Receipt, SettleError};
-pub use publisher::{Message, PublishError, Publisher, PublisherTask, Route};
+pub use publisher::{Message, PublishError, Publisher, PublisherTask, Route, Turn};
 pub use topology::{
     Binding, CELERY_CONTROL, CELERY_EVENTS, CELERY_REPLIES, Exchange, ExchangeKind, Names, Queue,
     QueueKind, Target, Topology,

@@ -14,6 +14,9 @@ use tokio::time::{Instant, timeout};
 use super::batch::{Outgoing, send};
 use super::channels::Channels;
 
+/// How many messages may wait; more wait for their turn with their senders.
+const MAX_WAITING: usize = 1024;
+
 /// How many messages go out together at most.
 const BATCH: usize = 64;
 
@@ -36,9 +39,8 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    /// With room for one more batch.
     pub(super) fn new(limit: Duration) -> (mpsc::Sender<Outgoing>, Self) {
-        let (sender, incoming) = mpsc::channel(BATCH);
+        let (sender, incoming) = mpsc::channel(MAX_WAITING);
         let outbox = Self {
             incoming,
             is_closed: false,

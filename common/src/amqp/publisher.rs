@@ -10,7 +10,7 @@ use lapin::{Connection, Event};
 use thiserror::Error;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, interval, sleep, timeout_at};
+use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -231,15 +231,7 @@ impl Publisher {
     /// # Errors
     /// [`PublishError`].
     pub async fn publish(&self, route: Route<'_>, message: &Message) -> Result<(), PublishError> {
-        if message.body.len() > self.max_bytes {
-            return Err(PublishError::TooLarge {
-                bytes: message.body.len(),
-                limit: self.max_bytes,
-            });
-        }
-        if route.key.len() > MAX_KEY_BYTES {
-            return Err(PublishError::KeyTooLong(route.key.len()));
-        }
+        self.check(route, message)?;
         let deadline = Instant::now() + self.timeout;
         let mut last = None;
         let confirmed = self.until_confirmed(route, message, deadline, &mut last);
@@ -250,6 +242,38 @@ impl Publisher {
                 last,
             }),
         }
+    }
+
+    /// Waits for the turn of a message that is best made at the last moment and needs no answer,
+    /// for up to `amqp.publish_timeout`.
+    ///
+    /// # Errors
+    /// [`PublishError::Timeout`] or [`PublishError::Closed`].
+    pub async fn turn(&self) -> Result<Turn<'_>, PublishError> {
+        match timeout(self.timeout, self.outbox.reserve()).await {
+            Ok(Ok(place)) => Ok(Turn {
+                publisher: self,
+                place,
+            }),
+            Ok(Err(_)) => Err(PublishError::Closed),
+            Err(_) => Err(PublishError::Timeout {
+                after: self.timeout,
+                last: None,
+            }),
+        }
+    }
+
+    fn check(&self, route: Route<'_>, message: &Message) -> Result<(), PublishError> {
+        if message.body.len() > self.max_bytes {
+            return Err(PublishError::TooLarge {
+                bytes: message.body.len(),
+                limit: self.max_bytes,
+            });
+        }
+        if route.key.len() > MAX_KEY_BYTES {
+            return Err(PublishError::KeyTooLong(route.key.len()));
+        }
+        Ok(())
     }
 
     /// How long an answer of the broker is waited for.
@@ -288,9 +312,11 @@ impl Publisher {
         loop {
             let room = Arc::clone(&self.room).acquire_many_owned(bytes).await;
             let room = room.map_err(|_| PublishError::Closed)?;
+            // Before there is a copy: many may wait here.
+            let place = self.outbox.reserve().await;
+            let place = place.map_err(|_| PublishError::Closed)?;
             let (outgoing, told) = Outgoing::new(route, message, alone, deadline, room);
-            let sent = self.outbox.send(outgoing).await;
-            sent.map_err(|_| PublishError::Closed)?;
+            place.send(outgoing);
             match told.await {
                 Ok(Ok(Fate::Kept)) => return Ok(()),
                 Ok(Ok(Fate::Returned(reason))) => {
@@ -316,6 +342,32 @@ impl Publisher {
             }
             sleep(CHANNEL_RETRY).await;
         }
+    }
+}
+
+/// The turn of one message, from [`Publisher::turn`].
+#[derive(Debug)]
+pub struct Turn<'a> {
+    publisher: &'a Publisher,
+    place: mpsc::Permit<'a, Outgoing>,
+}
+
+impl Turn<'_> {
+    /// Sends a message once. What becomes of it is not told; a connection that breaks may take it
+    /// along.
+    ///
+    /// # Errors
+    /// [`PublishError::TooLarge`] or [`PublishError::KeyTooLong`].
+    pub fn send(self, route: Route<'_>, message: &Message) -> Result<(), PublishError> {
+        let Self { publisher, place } = self;
+        publisher.check(route, message)?;
+        // Their number bounds them.
+        let room = Arc::clone(&publisher.room).try_acquire_many_owned(0);
+        let room = room.map_err(|_| PublishError::Closed)?;
+        let deadline = Instant::now() + publisher.timeout;
+        let (outgoing, _) = Outgoing::new(route, message, false, deadline, room);
+        place.send(outgoing);
+        Ok(())
     }
 }
 
