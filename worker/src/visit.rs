@@ -126,7 +126,16 @@ impl Visit {
         let _place = tokio::select! {
             biased;
             () = service.stop.cancelled() => return Err(OutOfTime),
+            () = self.cancel.cancelled() => {
+                let outcome = Outcome::Cancelled;
+                return end(service, &mut feed, message, &outcome, standing).await;
+            }
             place = service.places.take(self.lane.index) => place,
+            // The broker waits for an acknowledgement all the while.
+            () = tokio::time::sleep(service.config.jobs.ack_timeout.0 / 2) => {
+                let again = self.same_again(message, Timestamp::now());
+                return self.go_again(service, &mut feed, message, &again).await;
+            }
         };
         self.run(service, &mut feed, message, handler).await
     }
