@@ -29,3 +29,4 @@ mod retries;
 mod scheduled;
 mod tls;
 mod worker_gone;
+mod status;

@@ -1,5 +1,7 @@
 //! The commands.
 
+mod status;
+
 use anyhow::Context as _;
 use bellhop_common::amqp::{Names, Publisher, PublisherTask, Topology};
 use bellhop_common::cli::{health_check, say};
@@ -45,6 +47,8 @@ enum Command {
         #[command(flatten)]
         config: ConfigFlags,
     },
+    /// Ask the workers what they do, and look how full the queues are
+    Status(status::Status),
     /// Exit with 0 if the worker that runs with this configuration is ready
     Healthcheck {
         #[command(flatten)]
@@ -86,6 +90,7 @@ impl Cli {
             Command::Cancel { id, user, config } => {
                 cancel_task(&config, &id, user.as_deref()).await
             }
+            Command::Status(status) => status.run().await,
             Command::Healthcheck { config } => {
                 let config: WorkerConfig = Sources::of_process(&config).load()?;
                 Ok(health_check(config.http.listen).await?)

@@ -21,6 +21,7 @@ use crate::outcome::Outcome;
 use crate::registry::Handler;
 use crate::renewal::renew;
 use crate::service::Service;
+use crate::status::Running;
 use crate::task::TaskContext;
 
 /// The shortest time between two progress events of a task. What comes between is conflated.
@@ -52,12 +53,14 @@ pub(crate) async fn run(
     message: &mut JobMessage,
     handler: Arc<dyn Handler>,
     cancel: &CancellationToken,
+    running: &Running<'_>,
 ) -> (End, bool) {
     let now = Timestamp::now();
     let limit = service.time_limit(message, now);
     // A child: it also fires when the attempt must end for another reason.
     let cancelled = cancel.child_token();
     let (progress, seen) = watch::channel(None);
+    running.follow(seen.clone());
     let context = TaskContext {
         task_id: message.job.id.clone(),
         user_id: message.job.user_id.clone(),

@@ -34,6 +34,10 @@ use crate::orders::{self, Orders};
 use crate::places::{Places, Share};
 use crate::registry::Registry;
 use crate::retry::Policy;
+use crate::status::{self, Board};
+
+/// How long the broker may take to hear that we take no more.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// Why the worker cannot run.
 #[derive(Debug, Error)]
@@ -52,6 +56,7 @@ pub(crate) struct Service {
     pub(crate) in_hand: InHand,
     pub(crate) orders: Orders,
     pub(crate) ledger: Ledger,
+    pub(crate) board: Board,
     pub(crate) limits: KindLimits,
     pub(crate) places: Arc<Places>,
     /// How many rungs of the delay ladder are known to be there.
@@ -175,6 +180,7 @@ pub async fn run(
         in_hand: InHand::default(),
         orders: Orders::new(),
         ledger,
+        board: Board::new(),
         limits: KindLimits::new(&config.kinds),
         places: places(&config),
         ladder_height: AtomicU8::new(0),
@@ -266,6 +272,10 @@ fn start_queues(
         is_quarantine: true,
     };
     serve(Source::Queue(service.names.quarantine()), 1, 0, quarantine);
+    // Last, so that whoever gets an answer knows that the worker takes jobs.
+    let (sender, questions) = mpsc::channel(1);
+    subscriptions.push(Subscription::new(status::questions(service), 1, sender));
+    pages.spawn(status::answer(Arc::clone(service), questions));
     let component = health.component("amqp.consumer");
     Consumer::start(
         &service.config.amqp,

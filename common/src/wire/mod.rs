@@ -7,6 +7,7 @@ mod follow_up;
 pub mod header;
 mod job;
 mod order;
+mod report;
 mod routing_key;
 mod task;
 
@@ -16,6 +17,7 @@ pub use job::{
     Job, JobError, JobProperties, MAX_DELAY_S, MAX_ID_BYTES, MAX_TITLE_BYTES, MAX_UNIQUE_KEY_BYTES,
 };
 pub use order::Order;
+pub use report::{ASK_STATUS, MAX_REPORTED, QueueReport, RunningTask, WorkerReport};
 pub use routing_key::{
     Audience, EventClass, EventKey, KeyError, MAX_KEY_BYTES, decode_word, encode_word,
 };
