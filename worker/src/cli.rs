@@ -10,7 +10,7 @@ use bellhop_common::enqueue::{cancel, enqueue};
 use bellhop_common::telemetry::{Component, init_logs};
 use bellhop_common::wire::Job;
 use bellhop_common::{shutdown, tls};
-use bellhop_worker::tasks::{Checksum, Exec};
+use bellhop_worker::tasks::{Checksum, Exec, kill_programs};
 use bellhop_worker::{Registry, WorkerConfig};
 use clap::{Args, Parser, Subcommand};
 use jiff::Timestamp;
@@ -111,7 +111,7 @@ async fn run(flags: &ConfigFlags, check_config: bool) -> anyhow::Result<()> {
     let listener = TcpListener::bind(listen)
         .await
         .with_context(|| format!("cannot listen on http.listen = {listen}"))?;
-    let shutdown = shutdown::on_signal().context("cannot handle signals")?;
+    let shutdown = shutdown::on_signal(kill_programs).context("cannot handle signals")?;
     Ok(bellhop_worker::run(listener, config, registry, shutdown).await?)
 }
 

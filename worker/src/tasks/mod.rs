@@ -4,4 +4,4 @@ mod checksum;
 mod exec;
 
 pub use checksum::{Checksum, ChecksumArgs, RootError};
-pub use exec::{Exec, ExecConfig, InvalidExec};
+pub use exec::{Exec, ExecConfig, InvalidExec, kill_programs};
