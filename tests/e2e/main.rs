@@ -17,6 +17,7 @@ mod command_line;
 mod connections;
 mod follow_ups;
 mod frames;
+mod handed_back;
 mod handshake;
 mod http_api;
 mod job;

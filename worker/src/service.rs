@@ -203,7 +203,7 @@ pub async fn run(
 
     shutdown.cancelled().await;
     consumer.stop_intake();
-    drain(&service).await;
+    drain(&service, &consumer).await;
     over.cancel();
     consumer.close().await;
     publisher_task.close().await;
@@ -286,7 +286,7 @@ fn start_queues(
     )
 }
 
-async fn drain(service: &Service) {
+async fn drain(service: &Service, consumer: &Consumer) {
     let deadline = service.config.shutdown.deadline.0;
     service.tracker.close();
     if timeout(deadline, service.tracker.wait()).await.is_ok() {
@@ -297,6 +297,10 @@ async fn drain(service: &Service) {
         ?deadline,
         "the deadline is over, handing jobs back"
     );
+    // Or what is handed back would come to this worker again, and be lost with its connection.
+    if timeout(QUIET, consumer.intake_stopped()).await.is_err() {
+        warn!("the broker does not say that it sends no more jobs");
+    }
     service.abandon.cancel();
     // The grace that each handler has, and a moment to tell the broker.
     let last = service.config.jobs.grace.0 + Duration::from_secs(2);
