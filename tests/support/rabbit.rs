@@ -166,6 +166,18 @@ impl Rabbit {
             .unwrap_or_else(|_| panic!("nothing comes to {queue}"));
     }
 
+    /// Waits until so many messages lie in a queue.
+    pub async fn holds(&self, queue: &str, messages: u32) {
+        let wait = async {
+            while self.count(queue).await.unwrap_or(0) < messages {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), wait)
+            .await
+            .unwrap_or_else(|_| panic!("{queue} does not get {messages} messages"));
+    }
+
     /// Takes the next message of a queue, named without the prefix, within ten seconds.
     pub async fn take(&self, queue: &str) -> Taken {
         let end = Instant::now() + Duration::from_secs(10);

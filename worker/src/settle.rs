@@ -1,6 +1,6 @@
 //! Settling: the outcome is with the broker before the job is acknowledged.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bellhop_common::amqp::{Message, PublishError, Receipt, Route, Topology};
@@ -44,10 +44,34 @@ pub(crate) async fn place(service: &Service, message: &JobMessage, again: &Again
     .await
 }
 
+/// How high the delay ladder is known to be, and by which connection.
+#[derive(Debug, Default)]
+pub(crate) struct Ladder(Mutex<(u64, u8)>);
+
+impl Ladder {
+    fn reaches(&self, generation: u64, height: u8) -> bool {
+        let known = self.lock();
+        known.0 == generation && known.1 >= height
+    }
+
+    fn raised(&self, generation: u64, height: u8) {
+        let mut known = self.lock();
+        let before = if known.0 == generation { known.1 } else { 0 };
+        *known = (generation, before.max(height));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (u64, u8)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Makes sure that the ladder is high enough. Most systems never need the upper rungs.
+///
+/// Anew with each connection: `mandatory` would not tell that a rung is missing, because the ledger
+/// takes every message that enters the ladder.
 async fn raise_ladder(service: &Service, level: u8) -> Result<(), OutOfTime> {
-    let height = level + 1;
-    if service.ladder_height.load(Ordering::SeqCst) >= height {
+    let (generation, height) = (service.publisher.generation(), level + 1);
+    if generation != 0 && service.ladder.reaches(generation, height) {
         return Ok(());
     }
     let rungs = Topology::ladder(&service.names, level);
@@ -56,7 +80,7 @@ async fn raise_ladder(service: &Service, level: u8) -> Result<(), OutOfTime> {
     });
     // No error is permanent here: those are about messages.
     if raised.await?.is_ok() {
-        service.ladder_height.fetch_max(height, Ordering::SeqCst);
+        service.ladder.raised(generation, height);
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use bellhop_common::backoff::jitter;
 use bellhop_common::unique;
 use bellhop_common::wire::TaskError;
 use jiff::Timestamp;
-use metrics::{Gauge, counter, gauge, histogram};
+use metrics::{counter, histogram};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -30,23 +30,6 @@ use crate::settle::{OutOfTime, place, tell};
 /// A shorter wait is spent here, which is exact to the millisecond; a longer one in the delay
 /// ladder, which is exact to the second.
 const SHORT_WAIT: Duration = Duration::from_secs(1);
-
-/// Counts a job as running until dropped.
-struct Running(Gauge);
-
-impl Running {
-    fn begin(queue: &str, kind: String) -> Self {
-        let running = gauge!(metric::RUNNING, "queue" => queue.to_owned(), "kind" => kind);
-        running.increment(1.0);
-        Self(running)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.decrement(1.0);
-    }
-}
 
 /// A message's stay with this worker.
 pub(crate) struct Visit {
@@ -230,13 +213,14 @@ impl Visit {
         handler: Arc<dyn Handler>,
     ) -> Result<(), OutOfTime> {
         let kind = service.label(&message.job.kind);
-        let _running = Running::begin(&self.lane.queue, kind.clone());
+        let running = (service.board).begin(&self.lane.queue, kind.clone(), message);
         if let Some(since) = message.since().filter(|_| message.is_fresh()) {
             let waited = Timestamp::now().duration_since(since).unsigned_abs();
             histogram!(metric::WAIT_SECONDS, "kind" => kind.clone()).record(waited);
         }
         let began = Instant::now();
-        let (ending, renewed) = execution::run(service, feed, message, handler, &self.cancel).await;
+        let (ending, renewed) =
+            execution::run(service, feed, message, handler, &self.cancel, &running).await;
         histogram!(metric::SECONDS, "kind" => kind.clone()).record(began.elapsed());
         let settled = match ending {
             End::Outcome(outcome) => {
@@ -245,7 +229,7 @@ impl Visit {
                 self.settle(service, feed, message, verdict).await
             }
             End::Abandoned => {
-                counter!(metric::JOBS, "kind" => kind, "outcome" => "abandoned").increment(1);
+                service.board.count(kind, "abandoned");
                 self.hand_back(service, message).await;
                 Ok(())
             }
@@ -295,8 +279,8 @@ impl Visit {
             error = error.message,
             "the attempt failed, trying again"
         );
-        counter!(metric::JOBS, "kind" => service.label(&message.job.kind), "outcome" => "retrying")
-            .increment(1);
+        let kind = service.label(&message.job.kind);
+        service.board.count(kind, "retrying");
         let again = Again {
             attempt: message.attempt().saturating_add(1),
             deferrals: 0,

@@ -199,6 +199,16 @@ impl Publisher {
         (publisher, PublisherTask { stop, task })
     }
 
+    /// Which connection this is, counted from 1; 0 while there is none. What was declared over an
+    /// earlier one may be gone: the broker may have come back without its data.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        match *self.link.borrow() {
+            Link::Up { generation, .. } => generation,
+            Link::Down | Link::Blocked => 0,
+        }
+    }
+
     /// Declares more, besides the topology that every connection begins with.
     ///
     /// # Errors
