@@ -1,12 +1,12 @@
 //! Settling: the outcome is with the broker before the job is acknowledged.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bellhop_common::amqp::{Message, PublishError, Receipt, Route, Topology};
 use bellhop_common::backoff::{Backoff, jitter};
 use bellhop_common::enqueue::{Envelope, StatusError, give_order, publish_status};
-use bellhop_common::wire::{Order, TaskStatus};
+use bellhop_common::wire::{Order, TaskStatus, header};
 use jiff::Timestamp;
 use tracing::{debug, error, warn};
 
@@ -38,8 +38,24 @@ pub(crate) async fn place(service: &Service, message: &JobMessage, again: &Again
         key: &delayed.key,
         mandatory: true,
     };
-    persevere(service, "a delayed job", || {
-        service.publisher.publish(route, &delayed.message)
+    put_in(service, "a delayed job", route, delayed.message).await
+}
+
+/// Publishes a job. When that has to be tried again, the first may have arrived, and even have been
+/// run: the next says so.
+pub(crate) async fn put_in(
+    service: &Service,
+    what: &str,
+    route: Route<'_>,
+    message: Message,
+) -> Placed {
+    let mut suspect = message.clone();
+    suspect.headers.insert(header::ONCE.into(), "1".into());
+    let tried = AtomicBool::new(false);
+    persevere(service, what, || {
+        let again = tried.swap(true, Ordering::SeqCst);
+        let message = if again { &suspect } else { &message };
+        service.publisher.publish(route, message)
     })
     .await
 }

@@ -265,6 +265,7 @@ impl Visit {
         let again = Again {
             attempt: message.attempt().saturating_add(1),
             deferrals: 0,
+            once: standing.in_doubt,
             ..self.same_again(message, due)
         };
         // Told first, because the next attempt may begin as soon as it is placed.
@@ -320,7 +321,8 @@ impl Visit {
             attempt: message.attempt(),
             deferrals: message.deferrals(),
             alone: self.lane.is_quarantine,
-            once: message.is_suspect(),
+            // What a dead worker had under way may arrive after we asked the ledger.
+            once: self.in_doubt,
         }
     }
 

@@ -13,7 +13,7 @@ pub const SINCE: &str = "x-bellhop-since";
 /// The short name of the queue it belongs to.
 pub const QUEUE: &str = "x-bellhop-queue";
 
-/// The producer may have published it twice: a worker looks for an earlier end before it runs it.
+/// It may have been published twice: a worker looks for an earlier end before it runs it.
 pub const ONCE: &str = "x-bellhop-once";
 
 /// When it may run, if it waited for that (RFC 3339).
