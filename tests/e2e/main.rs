@@ -15,6 +15,7 @@ mod broker_away;
 mod cancel;
 mod command_line;
 mod connections;
+mod faults;
 mod follow_ups;
 mod frames;
 mod handshake;

@@ -81,14 +81,17 @@ impl Program {
         Self { child, port }
     }
 
-    async fn wait_ready(&self) {
+    /// What `/readyz` says.
+    pub async fn is_ready(&self) -> bool {
         let url = format!("http://127.0.0.1:{}/readyz", self.port);
+        let answer = http().get(&url).send().await;
+        answer.is_ok_and(|answer| answer.status() == 200)
+    }
+
+    /// Waits until `/readyz` says so.
+    pub async fn wait_ready(&self) {
         let wait = async {
-            loop {
-                let answer = http().get(&url).send().await;
-                if answer.is_ok_and(|answer| answer.status() == 200) {
-                    return;
-                }
+            while !self.is_ready().await {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
