@@ -77,6 +77,31 @@ async fn raise_ladder(service: &Service, level: u8) -> Result<(), OutOfTime> {
     Ok(())
 }
 
+/// Notes in the ledger that an attempt begins. Without it nobody could tell a message whose attempt
+/// killed a worker from one that waited there.
+pub(crate) async fn note_begun(service: &Service, message: &JobMessage) -> Result<(), OutOfTime> {
+    let ledger = service.names.settled();
+    let route = Route {
+        exchange: "",
+        key: &ledger,
+        mandatory: false,
+    };
+    let headers = [
+        (header::SETTLED, message.settlement().to_string()),
+        (header::BEGUN, "1".to_owned()),
+    ];
+    let note = Message {
+        headers: headers.map(|(name, value)| (name.to_owned(), value)).into(),
+        ..Message::default()
+    };
+    let noted = persevere(service, "a note in the ledger", || {
+        service.publisher.publish(route, &note)
+    });
+    // No error is permanent here: those are about large messages.
+    drop(noted.await?);
+    Ok(())
+}
+
 /// Puts a message into the dead letters.
 pub(crate) async fn bury(service: &Service, queue: &str, message: &Message) -> Placed {
     let exchange = service.names.dead();

@@ -41,5 +41,8 @@ pub const DIED_AT: &str = "x-bellhop-died-at";
 /// Of whatever a worker publishes to be done with a message: which one.
 pub const SETTLED: &str = "x-bellhop-settled";
 
+/// In the ledger: an attempt of the message with this [`SETTLED`] id began.
+pub const BEGUN: &str = "x-bellhop-begun";
+
 /// W3C Trace Context: goes from the producer through every attempt to the events.
 pub const TRACEPARENT: &str = "traceparent";
