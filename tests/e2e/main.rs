@@ -18,6 +18,7 @@ mod command_line;
 mod connections;
 mod cron;
 mod dead_letters;
+mod faults;
 mod follow_ups;
 mod frames;
 mod handed_back;

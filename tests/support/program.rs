@@ -81,7 +81,14 @@ impl Program {
         Self { child, port }
     }
 
-    async fn wait_ready(&self) {
+    /// What `/readyz` says.
+    pub async fn is_ready(&self) -> bool {
+        let url = format!("http://127.0.0.1:{}/readyz", self.port);
+        let answer = http().get(&url).send().await;
+        answer.is_ok_and(|answer| answer.status() == 200)
+    }
+
+    pub async fn wait_ready(&self) {
         self.wait_until_ready_is(true).await;
     }
 
@@ -91,13 +98,8 @@ impl Program {
     }
 
     async fn wait_until_ready_is(&self, ready: bool) {
-        let url = format!("http://127.0.0.1:{}/readyz", self.port);
         let wait = async {
-            loop {
-                let answer = http().get(&url).send().await;
-                if answer.is_ok_and(|answer| answer.status() == 200) == ready {
-                    return;
-                }
+            while self.is_ready().await != ready {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };

@@ -41,7 +41,7 @@ pub(crate) async fn end(
     let mut buried = standing.buried;
     if standing.in_doubt {
         match look_up(service, message).await? {
-            Known::Open => {}
+            Known::Open { .. } => {}
             Known::Buried(_) => buried = true,
             Known::Settled => {
                 info!(task_id, "another worker has ended it already");

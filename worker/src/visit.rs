@@ -25,11 +25,15 @@ use crate::registry::Handler;
 use crate::renewal::spend;
 use crate::retry::Verdict;
 use crate::service::Service;
-use crate::settle::{OutOfTime, place, tell};
+use crate::settle::{OutOfTime, note_begun, place, tell};
 
 /// A shorter wait is spent here, which is exact to the millisecond; a longer one in the delay
 /// ladder, which is exact to the second.
 const SHORT_WAIT: Duration = Duration::from_secs(1);
+
+/// A message that came back so often gets a fresh one, alone, whether it ran or not: at 100 the
+/// broker itself would drop it into the dead letters without a word to its owner.
+const MOST_RETURNS: u32 = 10;
 
 /// A message's stay with this worker.
 pub(crate) struct Visit {
@@ -120,14 +124,18 @@ impl Visit {
                 return self.go_again(service, &mut feed, message, &again).await;
             }
         };
+        if self.in_doubt {
+            note_begun(service, message).await?;
+        }
         self.run(service, &mut feed, message, handler).await
     }
 
     /// What the message itself, the ledger and the orders say.
     async fn first_step(&self, service: &Service, message: &JobMessage) -> Result<Step, OutOfTime> {
+        let mut losses = 0;
         if self.in_doubt {
             match look_up(service, message).await? {
-                Known::Open => {}
+                Known::Open { begun } => losses = message.losses(begun),
                 Known::Settled => return Ok(Step::Release),
                 Known::Buried(error) => return Ok(Step::Finish(Outcome::Fail(error))),
             }
@@ -143,12 +151,12 @@ impl Visit {
         {
             return Ok(Step::Duplicate(error));
         }
-        if message.losses() >= service.config.jobs.max_redeliveries {
-            return Ok(if self.lane.is_quarantine {
-                Step::End(lost_too_often(message.losses()))
-            } else {
-                Step::Isolate
-            });
+        let too_often = losses >= service.config.jobs.max_redeliveries;
+        if too_often && self.lane.is_quarantine {
+            return Ok(Step::End(lost_too_often(losses)));
+        }
+        if !self.lane.is_quarantine && (too_often || message.returns() >= MOST_RETURNS) {
+            return Ok(Step::Isolate);
         }
         let now = Timestamp::now();
         if service.is_over(message, now) {
@@ -267,7 +275,7 @@ impl Visit {
         if service.is_over(message, due) {
             return end(service, feed, message, &Outcome::Fail(error), standing).await;
         }
-        if standing.in_doubt && look_up(service, message).await? != Known::Open {
+        if standing.in_doubt && !matches!(look_up(service, message).await?, Known::Open { .. }) {
             release(service, message).await;
             return Ok(());
         }
@@ -284,6 +292,7 @@ impl Visit {
         let again = Again {
             attempt: message.attempt().saturating_add(1),
             deferrals: 0,
+            once: standing.in_doubt,
             ..self.same_again(message, due)
         };
         // Told first, because the next attempt may begin as soon as it is placed.
@@ -305,8 +314,8 @@ impl Visit {
     ) -> Result<(), OutOfTime> {
         warn!(
             task_id = message.job.id,
-            times = message.losses(),
-            "its worker died too often; it will run alone"
+            times = message.returns(),
+            "it came back too often; it will run alone"
         );
         let again = Again {
             alone: true,
@@ -357,7 +366,8 @@ impl Visit {
             attempt: message.attempt(),
             deferrals: message.deferrals(),
             alone: self.lane.is_quarantine,
-            once: message.is_suspect(),
+            // What a dead worker had under way may arrive after we asked the ledger.
+            once: self.in_doubt,
         }
     }
 

@@ -356,13 +356,15 @@ async fn pump(
         match delivery {
             Ok(delivery) => {
                 let delivery = Delivery::new(delivery, Weak::clone(&alive));
-                if let (Some(position), Some(offset)) = (&position, delivery.offset()) {
-                    position.passed(offset);
-                }
+                let offset = delivery.offset();
                 if deliveries.send(delivery).await.is_err() {
                     // The service stops and takes no more; that is no fault of the connection,
                     // which is still needed to settle what is in hand.
                     std::future::pending::<()>().await;
+                }
+                // Only now: what could not be handed on before the connection broke is read again.
+                if let (Some(position), Some(offset)) = (&position, offset) {
+                    position.passed(offset);
                 }
             }
             Err(error) => return error.into(),

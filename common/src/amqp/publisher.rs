@@ -1,5 +1,6 @@
 //! Publishing: a message counts as sent when the broker has confirmed that it is kept.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use super::connect::{Session, SessionError, fatal, in_time, is_soft, supervise};
 use super::topology::Topology;
 use crate::config::AmqpConfig;
 use crate::telemetry::Component;
-use crate::wire::MAX_KEY_BYTES;
+use crate::wire::{MAX_KEY_BYTES, header};
 
 /// How many messages may wait for a confirm at once; more wait for their turn.
 const MAX_IN_FLIGHT: usize = 1024;
@@ -239,7 +240,7 @@ impl Publisher {
 
     /// Sends a message and waits until the broker has confirmed it, through lost connections, for
     /// up to `amqp.publish_timeout`. A message whose confirm was lost is sent again, so it may
-    /// arrive twice.
+    /// arrive twice; the second says so in the header [`ONCE`](header::ONCE).
     ///
     /// # Errors
     /// [`PublishError`].
@@ -302,6 +303,7 @@ impl Publisher {
         let _place = places.acquire().await.map_err(|_| PublishError::Closed)?;
         let mut link = self.link.clone();
         let mut tried = 0;
+        let mut message = Cow::Borrowed(message);
         loop {
             let (channels, generation) = {
                 let up = link
@@ -318,10 +320,12 @@ impl Publisher {
                     Link::Down | Link::Blocked => continue,
                 }
             };
-            match channels.send(route, message).await {
+            match channels.send(route, &message).await {
                 Ok(confirmation) => return verdict(route, confirmation),
                 Err(error) => {
                     *last = Some(error);
+                    let headers = &mut message.to_mut().headers;
+                    headers.insert(header::ONCE.to_owned(), "1".to_owned());
                     if channels.are_sound() {
                         // Only the channel of this message broke; the next try gets another.
                         sleep(CHANNEL_RETRY).await;
