@@ -98,7 +98,9 @@ birth_of() {
     local stat fields
     { stat=$(<"/proc/$1/stat"); } 2>/dev/null || return 0
     read -ra fields <<<"${stat##*) }"
-    if [ "${fields[0]}" != Z ]; then printf '%s' "${fields[19]}"; fi
+    # Its first thread may have ended before the others, which still hold its sockets.
+    local threads=("/proc/$1/task/"*)
+    if [ "${fields[0]}" != Z ] || [ "${#threads[@]}" -gt 1 ]; then printf '%s' "${fields[19]}"; fi
 }
 
 # remember PID FILE: writes down a process for alive, pid_in and end_process.

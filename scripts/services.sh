@@ -104,7 +104,9 @@ build_services() {
 }
 
 # start_services FILES_ROOT [NOTIFIER FLAGS]: both services, with the demo's
-# configuration, ready to work. Sets $url to where the notifier is.
+# configuration, ready to work; worker_flags are the worker's. Sets $url to where
+# the notifier is.
+worker_flags=()
 start_services() {
     local port=8080 worker_port files=$1
     shift
@@ -115,7 +117,7 @@ start_services() {
     (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$run/secret")
     export BELLHOP_LOG__FORMAT=text BELLHOP_SHUTDOWN__DEADLINE=1s
     worker=(--config deploy/demo/worker.toml
-        --set "http.listen=127.0.0.1:$worker_port" --set "files.root=$files")
+        --set "http.listen=127.0.0.1:$worker_port" --set "files.root=$files" "${worker_flags[@]}")
     notifier=(--config deploy/demo/notifier.toml
         --set "http.listen=127.0.0.1:$port" --set "auth.secret_file=$run/secret" "$@")
     launch worker "$bin/worker" run "${worker[@]}"

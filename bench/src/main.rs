@@ -78,7 +78,7 @@ async fn main() -> ExitCode {
 async fn until_signal(
     measuring: impl Future<Output = anyhow::Result<Report>>,
 ) -> anyhow::Result<Report> {
-    let stop = shutdown::on_signal()?;
+    let stop = shutdown::on_signal(|| {})?;
     tokio::select! {
         report = measuring => report,
         () = stop.cancelled() => anyhow::bail!("stopped by a signal"),

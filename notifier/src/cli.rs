@@ -93,7 +93,7 @@ async fn run(flags: &ConfigFlags, check_config: bool) -> anyhow::Result<()> {
     let listener = TcpListener::bind(listen)
         .await
         .with_context(|| format!("cannot listen on http.listen = {listen}"))?;
-    let shutdown = shutdown::on_signal().context("cannot handle signals")?;
+    let shutdown = shutdown::on_signal(|| {}).context("cannot handle signals")?;
     Ok(bellhop_notifier::run(listener, config, shutdown).await?)
 }
 

@@ -16,14 +16,35 @@ use crate::protocol;
 /// How many `stored` events are handed back at once.
 pub(crate) const HAND_BACKS: u16 = 64;
 
+/// The header of `live` events that were `stored` ones before.
+const HANDED_BACK: &str = "x-bellhop-handed-back";
+
 /// Delivers `live` events until the queue ends.
 pub(crate) async fn deliver(gateway: Arc<Gateway>, mut deliveries: mpsc::Receiver<Delivery>) {
     while let Some(delivery) = deliveries.recv().await {
-        route(&gateway, &delivery.routing_key, &delivery.body);
+        if is_new(&gateway, &delivery) {
+            route(&gateway, &delivery.routing_key, &delivery.body);
+        }
         if let Err(error) = delivery.receipt.ack().await {
             debug!(%error, "an acknowledgement was lost");
         }
     }
+}
+
+/// Whether an event is to be shown. Known here, where it goes to people, and not where it is handed
+/// back: a hand-back whose confirm is lost is repeated, and may or may not have arrived.
+fn is_new(gateway: &Gateway, delivery: &Delivery) -> bool {
+    let properties = &delivery.properties;
+    let id = properties.message_id.as_deref().unwrap_or_default();
+    // An event without an id cannot be known again.
+    if id.is_empty() || !properties.headers.contains_key(HANDED_BACK) {
+        return true;
+    }
+    let is_new = gateway.recent.is_new(id, &delivery.routing_key);
+    if !is_new {
+        debug!(id, "an event was told twice");
+    }
+    is_new
 }
 
 /// Gives one event to whom its key names. Malformed ones are counted and dropped: whoever
@@ -75,13 +96,6 @@ pub(crate) async fn hand_back(gateway: Arc<Gateway>, deliveries: mpsc::Receiver<
 }
 
 async fn hand_one_back(gateway: &Gateway, delivery: Delivery) {
-    let id = delivery.properties.message_id.clone().unwrap_or_default();
-    let original = delivery.routing_key.clone();
-    // An event without an id cannot be known again.
-    if !id.is_empty() && !gateway.recent.is_new(&id, &original) {
-        debug!(id, "an event was told twice");
-        return settle(delivery).await;
-    }
     let key = match EventKey::parse(&delivery.routing_key) {
         Ok(mut key) => {
             key.class = EventClass::Live;
@@ -94,11 +108,13 @@ async fn hand_one_back(gateway: &Gateway, delivery: Delivery) {
         }
     };
     let exchange = gateway.names.events();
+    let mut headers = delivery.properties.headers_to_keep();
+    headers.insert(HANDED_BACK.into(), "1".into());
     let message = Message {
         body: delivery.body.clone(),
         id: delivery.properties.message_id.clone(),
         kind: delivery.properties.kind.clone(),
-        headers: delivery.properties.headers_to_keep(),
+        headers,
         persistent: false,
         ..Message::default()
     };
@@ -118,7 +134,6 @@ async fn hand_one_back(gateway: &Gateway, delivery: Delivery) {
         }
         Err(error) => {
             warn!(%error, "an event could not be handed back yet");
-            gateway.recent.forget(&id, &original);
             if let Err(error) = delivery.receipt.requeue().await {
                 debug!(%error, "the event returns when the broker is back");
             }

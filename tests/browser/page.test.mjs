@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import {
   answerTo, assertNoSidewaysScroll, assertReadable, barValues, Cable, cardOf, closeTab, fillJob, JOB_ARGS, JOB_DEADLINE,
-  launchBrowser, openTab, startJob, TOKEN, waitForConnection, waitForStatus, watchBars,
+  launchBrowser, openTab, secondsLeft, startJob, TOKEN, waitForConnection, waitForStatus, watchBars,
 } from "./support.mjs";
 
 const REFUSED_ARGS = '{"path":"../outside-the-root"}';
@@ -163,6 +163,110 @@ test("a job in steps says where it is and how fast, and its log can be opened an
   await closeTab(tab);
 });
 
+test("a running job is cancelled by keyboard, asked for once, and the focus stays in its card", async (context) => {
+  const tab = await openTab(context, browser);
+  const { page } = tab;
+  await waitForConnection(page, "live");
+  const id = await startJob(page, { kind: "endless", args: "{}", title: "Endless" });
+  await waitForStatus(page, id, "running");
+  const card = cardOf(page, id);
+  await card.getByRole("button", { name: "Cancel Endless", exact: true }).focus();
+  const orders = [];
+  // The order goes out when the test says so, and the page has to bear with it until then.
+  let release;
+  const released = new Promise((resolve) => { release = resolve; });
+  await page.route("**/api/tasks/*", async (route) => {
+    orders.push(`${route.request().method()} ${new URL(route.request().url()).pathname}`);
+    await released;
+    await route.continue();
+  });
+  await page.keyboard.press("Enter");
+  await card.locator('.cancel[aria-disabled="true"]').waitFor();
+  await page.keyboard.press("Enter");
+  await page.keyboard.press("Space");
+  assert.equal(await card.locator(".cancel").textContent(), "Cancel", "nobody has taken the order yet");
+  await assertReadable(page, "asked to cancel");
+  release();
+  await waitForStatus(page, id, "cancelled");
+  assert.deepEqual(orders, [`DELETE /api/tasks/${id}`]);
+  assert.equal(await card.locator(".cancel").isVisible(), false);
+  assert.equal(await card.locator(".more summary").evaluate((summary) => summary === document.activeElement), true);
+  await page.waitForFunction(() => /Endless cancelled\./.test(document.getElementById("announcer").textContent));
+  await closeTab(tab);
+});
+
+test("an order that is refused is explained in the card, and can be given again", async (context) => {
+  const tab = await openTab(context, browser);
+  const { page } = tab;
+  tab.expected.push(/the server responded with a status of 503|net::ERR_FAILED/);
+  await waitForConnection(page, "live");
+  const id = await startJob(page, { kind: "endless", args: "{}" });
+  await waitForStatus(page, id, "running");
+  const card = cardOf(page, id);
+  const answers = [
+    (route) => route.fulfill({ status: 503, json: { error: { code: "broker_unavailable", message: "no broker" } } }),
+    (route) => route.abort(),
+  ];
+  await page.route("**/api/tasks/*", (route) => (answers.shift() ?? ((last) => last.continue()))(route));
+  await card.locator(".cancel").click();
+  const problem = card.getByRole("alert");
+  await problem.filter({ hasText: /^no broker$/ }).waitFor();
+  await page.mouse.move(0, 0);
+  await assertReadable(page, "refused to cancel");
+  await card.locator('.cancel[aria-disabled="false"]').click();
+  await problem.filter({ hasText: /^No answer from the server \(.+\)\. The task may be cancelled all the same/ }).waitFor();
+  await card.locator('.cancel[aria-disabled="false"]').click();
+  await waitForStatus(page, id, "cancelled");
+  assert.equal(await problem.isVisible(), false);
+  await closeTab(tab);
+});
+
+test("a scheduled job counts down to its time, and ends then if it was cancelled", async (context) => {
+  const tab = await openTab(context, browser);
+  const { page } = tab;
+  await waitForConnection(page, "live");
+  const id = await page.evaluate(async (token) => {
+    const body = JSON.stringify({ kind: "endless", title: "Later", delay_s: 15 });
+    const response = await fetch("/api/tasks", { method: "POST", headers: { authorization: `Bearer ${token}` }, body });
+    return (await response.json()).task_id;
+  }, TOKEN);
+  await waitForStatus(page, id, "scheduled");
+  const card = cardOf(page, id);
+  const next = card.locator(".next");
+  assert.match(await next.textContent(), /^Starts at .*\d:\d\d:\d\d.*, in \d+ s$/);
+  const seconds = await secondsLeft(card);
+  await page.waitForFunction(
+    ([taskId, before]) => Number(/in (\d+) s/.exec(document.querySelector(`li[data-task-id="${taskId}"] .next`).textContent)?.[1]) < before,
+    [id, seconds],
+  );
+  await card.locator(".cancel").click();
+  await card.getByRole("button", { name: "Cancelling… Later", exact: true }).waitFor();
+  assert.equal(await card.locator(".outcome").textContent(), "It will not run.");
+  assert.match(await next.textContent(), /^Ends at the latest at /);
+  await assertReadable(page, "cancelling");
+  await waitForStatus(page, id, "cancelled");
+  assert.equal(await next.isVisible(), false);
+  await closeTab(tab);
+});
+
+test("a job that is to be tried again says when", async (context) => {
+  const tab = await openTab(context, browser, { viewport: { width: 360, height: 740 } });
+  const { page } = tab;
+  await waitForConnection(page, "live");
+  const id = await startJob(page, { kind: "busy", args: "{}", title: "Busy" });
+  await waitForStatus(page, id, "retrying");
+  const card = cardOf(page, id);
+  assert.match(await card.locator(".outcome").textContent(), /^To be tried again\. Attempt 1 failed: .*the ledger is busy/);
+  assert.match(await card.locator(".next").textContent(), /^Next attempt at .*\d:\d\d:\d\d.*, in \d+ (h|min|s)/);
+  const at = Date.parse(await card.locator(".next time").getAttribute("datetime"));
+  assert.ok(at > Date.now() && at < Date.now() + 24 * 3600 * 1000, new Date(at).toISOString());
+  assert.equal(await card.locator(".cancel").isVisible(), true);
+  await assertReadable(page, "retrying");
+  await assertNoSidewaysScroll(page);
+  if (process.env.SCREENSHOTS) await card.screenshot({ path: `${process.env.SCREENSHOTS}/retrying.png` });
+  await closeTab(tab);
+});
+
 test("a cut connection is shown and made again, whatever ended meanwhile", async (context) => {
   const cable = await Cable.lay(context);
   const tab = await openTab(context, browser, { url: cable.url });
@@ -174,7 +278,8 @@ test("a cut connection is shown and made again, whatever ended meanwhile", async
 
   cable.cut();
   await waitForConnection(page, "waiting");
-  assert.match(await page.textContent("#connection-text"), /^Reconnecting in \d+ s: /);
+  // The first waits may be over before anybody has read them.
+  await page.locator("#connection-text").filter({ hasText: /^Reconnecting in \d+ s: / }).waitFor();
   await page.waitForSelector(`li[data-task-id="${cutOff}"][data-doubted]`);
   await assertReadable(page, "waiting");
 

@@ -114,6 +114,11 @@ export async function waitForStatus(page, id, status) {
   await page.waitForSelector(`li[data-task-id="${id}"][data-status="${status}"]`, { timeout: JOB_DEADLINE });
 }
 
+/** Seconds until the next attempt, as the card says. */
+export async function secondsLeft(card) {
+  return Number(/in (\d+) s/.exec(await card.locator(".next").textContent())[1]);
+}
+
 export async function fillJob(page, { kind = "files.checksum", args = JOB_ARGS, title = "" }) {
   await page.fill("#kind", kind);
   await page.fill("#args", args);

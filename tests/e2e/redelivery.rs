@@ -95,6 +95,39 @@ async fn an_end_that_was_buried_but_not_told_is_told() {
 }
 
 #[tokio::test]
+async fn an_end_that_is_told_or_handed_back_twice_is_shown_once() {
+    let stack = Stack::shared();
+    let notifier = stack.notifier(stack.notifier_config()).await;
+    let mut ann = stack.client(&notifier, "ann").await;
+    let rabbit = stack.rabbit().await;
+    let tell = async |class: &str, task: &str, headers: &[(&str, String)]| {
+        let id = Uuid::new_v5(&NAMESPACE, task.as_bytes()).to_string();
+        let event = json!({"type": "task.status_changed", "id": id, "time": "2026-01-15T10:30:00Z",
+            "data": {"task_id": task, "status": "succeeded"}});
+        let key = format!("{class}.user.ann.task.status_changed.succeeded");
+        let event = event.to_string();
+        rabbit
+            .publish_identified("events", &key, event, &id, headers)
+            .await;
+    };
+    let handed_back = [("x-bellhop-handed-back", "1".to_owned())];
+    for id in ["told", "told"] {
+        tell("stored", id, &[]).await;
+    }
+    let shown = ann.next_of("task.updated").await;
+    assert_eq!(shown["data"]["task_id"], "told");
+    // As by a notifier that did not hear that the first had arrived.
+    for id in ["handed", "handed", "told", "end"] {
+        tell("live", id, &handed_back).await;
+    }
+    for expected in ["handed", "end"] {
+        let shown = ann.next_of("task.updated").await;
+        assert_eq!(shown["data"]["task_id"], expected);
+    }
+    notifier.stop().await;
+}
+
+#[tokio::test]
 async fn a_job_that_nobody_ended_is_run_again() {
     let stack = Stack::shared();
     let (id, lost) = taken_and_lost(&stack, "count", json!({"to": 3})).await;

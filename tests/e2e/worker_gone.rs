@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use bellhop_tests::program::Program;
 use bellhop_tests::stack::Stack;
@@ -20,16 +21,27 @@ impl Script {
         let dir = std::env::temp_dir().join(name);
         std::fs::create_dir(&dir).unwrap();
         let script = Self { dir };
+        script.write("");
+        script
+    }
+
+    /// One that does not listen to SIGTERM, and has a child that does not either.
+    fn stubborn() -> Self {
+        let script = Self::new();
+        script.write("trap '' TERM\nsleep 1000 &\necho $! >> children\n");
+        script
+    }
+
+    fn write(&self, first: &str) {
         let text = format!(
-            "#!/bin/sh\ncd {dir}\necho $$ >> begun\n\
+            "#!/bin/sh\ncd {dir}\n{first}echo $$ >> begun\n\
              echo '{{\"progress\":{{\"done\":1,\"total\":2,\"unit\":\"steps\"}}}}'\n\
              until [ -e go ]; do sleep 0.05; done\necho '\"done\"'\n",
-            dir = script.dir.display()
+            dir = self.dir.display()
         );
-        std::fs::write(script.program(), text).unwrap();
+        std::fs::write(self.program(), text).unwrap();
         let mode = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(script.program(), mode).unwrap();
-        script
+        std::fs::set_permissions(self.program(), mode).unwrap();
     }
 
     fn program(&self) -> PathBuf {
@@ -46,8 +58,16 @@ impl Script {
     }
 
     fn pids(&self) -> Vec<String> {
-        let begun = std::fs::read_to_string(self.dir.join("begun")).unwrap_or_default();
-        begun.lines().map(str::to_owned).collect()
+        self.lines("begun")
+    }
+
+    fn children(&self) -> Vec<String> {
+        self.lines("children")
+    }
+
+    fn lines(&self, file: &str) -> Vec<String> {
+        let text = std::fs::read_to_string(self.dir.join(file)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
     }
 }
 
@@ -55,6 +75,13 @@ impl Drop for Script {
     fn drop(&mut self) {
         drop(std::fs::remove_dir_all(&self.dir));
     }
+}
+
+/// Whether a process runs. One that has ended may still be listed, until its new parent looks.
+fn runs(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(Path::new("/proc").join(pid).join("stat"));
+    let state = |stat: String| stat.rsplit_once(") ").unwrap().1.chars().next();
+    stat.is_ok_and(|stat| state(stat) != Some('Z'))
 }
 
 #[tokio::test]
@@ -142,5 +169,42 @@ async fn at_the_deadline_the_job_goes_back_and_its_program_ends() {
     let end = ann.task_to_end(&id).await.pop().unwrap();
     assert_eq!(end["status"], "succeeded");
     drop(second);
+    notifier.stop().await;
+}
+
+#[tokio::test]
+async fn a_second_sigterm_ends_the_worker_and_its_programs_at_once() {
+    let stack = Stack::shared();
+    let script = Script::stubborn();
+    let notifier = stack.notifier(stack.notifier_config()).await;
+    let mut ann = stack.client(&notifier, "ann").await;
+    let setting = script.setting();
+    let mut first = Program::start("worker", &stack, &[&setting]).await;
+    let rabbit = stack.rabbit().await;
+    let ends = rabbit.listening("events", "stored.#").await;
+    let id = stack.enqueue("wait", json!({}), "ann").await;
+    ann.task_until(&id, |state| state["progress"]["done"] == 1)
+        .await;
+    let processes = [script.pids(), script.children()].concat();
+    assert!(processes.len() == 2 && processes.iter().all(|pid| runs(pid)));
+
+    first.signal(Signal::TERM);
+    first.wait_unready().await;
+    first.signal(Signal::TERM);
+    let began = Instant::now();
+    assert_eq!(first.ended().await.code(), Some(130));
+    assert!(began.elapsed() < Duration::from_secs(1));
+    assert!(!processes.iter().any(|pid| runs(pid)));
+
+    let _second = Program::start("worker", &stack, &[&setting]).await;
+    script.let_go();
+    let end = ann.task_to_end(&id).await.pop().unwrap();
+    assert_eq!(
+        (&end["status"], &end["attempt"]),
+        (&json!("succeeded"), &json!(1))
+    );
+    assert_eq!(script.pids().len(), 2);
+    assert_eq!(rabbit.ready(&ends).await, 1, "it ended once");
+    assert_eq!(rabbit.ready("dead").await, 0);
     notifier.stop().await;
 }

@@ -105,8 +105,13 @@ fn run(dir: &std::path::Path, arguments: &[String]) -> Output {
     command.output().expect("scripts/rabbitmq can be run")
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, below those from which outgoing connections take theirs: a
+/// broker that is gone for a moment finds it free when it comes back.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    listener.local_addr().unwrap().port()
+    loop {
+        let port = 15_000 + Uuid::new_v4().as_fields().1 % 16_000;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }

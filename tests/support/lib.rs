@@ -15,9 +15,13 @@
 )]
 
 pub mod broker;
+pub mod chaos;
 pub mod client;
 #[path = "mattermost/mod.rs"]
 pub mod mattermost;
 pub mod program;
 pub mod rabbit;
+pub mod random;
+pub mod relay;
 pub mod stack;
+pub mod watch;

@@ -81,18 +81,31 @@ impl Program {
         Self { child, port }
     }
 
-    async fn wait_ready(&self) {
+    /// What `/readyz` says.
+    pub async fn is_ready(&self) -> bool {
         let url = format!("http://127.0.0.1:{}/readyz", self.port);
+        let answer = http().get(&url).send().await;
+        answer.is_ok_and(|answer| answer.status() == 200)
+    }
+
+    pub async fn wait_ready(&self) {
+        self.wait_until_ready_is(true).await;
+    }
+
+    /// Waits until it is ready no more: it stops.
+    pub async fn wait_unready(&self) {
+        self.wait_until_ready_is(false).await;
+    }
+
+    async fn wait_until_ready_is(&self, ready: bool) {
         let wait = async {
-            loop {
-                let answer = http().get(&url).send().await;
-                if answer.is_ok_and(|answer| answer.status() == 200) {
-                    return;
-                }
+            while self.is_ready().await != ready {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        timeout(PATIENCE, wait).await.expect("the program is ready");
+        timeout(PATIENCE, wait)
+            .await
+            .expect("the program is as ready as it should be");
     }
 
     pub fn signal(&self, signal: Signal) {

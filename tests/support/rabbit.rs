@@ -89,13 +89,63 @@ impl Rabbit {
         body: impl AsRef<[u8]>,
         headers: &[(&str, String)],
     ) {
+        self.publish_identified(exchange, key, body, "", headers)
+            .await;
+    }
+
+    /// With a `message-id`.
+    pub async fn publish_identified(
+        &self,
+        exchange: &str,
+        key: &str,
+        body: impl AsRef<[u8]>,
+        id: &str,
+        headers: &[(&str, String)],
+    ) {
         let mut table = FieldTable::default();
         for (name, value) in headers {
             let value = AMQPValue::LongString(value.as_str().into());
             table.insert((*name).into(), value);
         }
-        let properties = BasicProperties::default().with_headers(table);
+        let properties = BasicProperties::default()
+            .with_headers(table)
+            .with_message_id(id.into());
         self.publish_with(exchange, key, body, properties).await;
+    }
+
+    /// Publishes many, and waits for the confirms together.
+    pub async fn publish_all(&self, exchange: &str, key: &str, bodies: Vec<Vec<u8>>) {
+        let exchange = format!("{}{exchange}", self.prefix);
+        for some in bodies.chunks(500) {
+            let mut confirms = Vec::new();
+            for body in some {
+                let publishing = self.channel.basic_publish(
+                    exchange.as_str().into(),
+                    key.into(),
+                    BasicPublishOptions::default(),
+                    body,
+                    BasicProperties::default().with_delivery_mode(2),
+                );
+                confirms.push(publishing.await.unwrap());
+            }
+            for confirm in confirms {
+                assert!(confirm.await.unwrap().is_ack());
+            }
+        }
+    }
+
+    /// A durable queue of a type (`classic`, `stream`) that hears an exchange; named without the
+    /// prefix.
+    pub async fn declare(&self, queue: &str, kind: &str, exchange: &str, pattern: &str) {
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind.into()));
+        let name = format!("{}{queue}", self.prefix);
+        let options = QueueDeclareOptions::durable();
+        self.channel
+            .queue_declare(name.as_str().into(), options, arguments)
+            .await
+            .unwrap();
+        self.bind(&name, exchange, pattern).await;
     }
 
     /// Takes a message without an answer: it comes back when the connection is closed.
@@ -127,11 +177,16 @@ impl Rabbit {
     /// A queue that goes with the connection and hears an exchange; its name without the prefix.
     pub async fn listening(&self, exchange: &str, pattern: &str) -> String {
         let queue = self.own_queue().await;
+        self.bind(&queue, exchange, pattern).await;
+        queue.strip_prefix(&self.prefix).unwrap().to_owned()
+    }
+
+    async fn bind(&self, queue: &str, exchange: &str, pattern: &str) {
         let exchange = format!("{}{exchange}", self.prefix);
         let options = lapin::options::QueueBindOptions::default();
         self.channel
             .queue_bind(
-                queue.as_str().into(),
+                queue.into(),
                 exchange.into(),
                 pattern.into(),
                 options,
@@ -139,7 +194,6 @@ impl Rabbit {
             )
             .await
             .unwrap();
-        queue.strip_prefix(&self.prefix).unwrap().to_owned()
     }
 
     /// Waits until a queue has no message that nobody holds.
@@ -164,6 +218,18 @@ impl Rabbit {
         tokio::time::timeout(Duration::from_secs(20), wait)
             .await
             .unwrap_or_else(|_| panic!("nothing comes to {queue}"));
+    }
+
+    /// Waits until so many messages lie in a queue.
+    pub async fn holds(&self, queue: &str, messages: u32) {
+        let wait = async {
+            while self.count(queue).await.unwrap_or(0) < messages {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), wait)
+            .await
+            .unwrap_or_else(|_| panic!("{queue} does not get {messages} messages"));
     }
 
     /// Takes the next message of a queue, named without the prefix, within ten seconds.

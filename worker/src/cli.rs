@@ -1,6 +1,7 @@
 //! The commands.
 
 mod dead;
+mod status;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -22,7 +23,7 @@ use crate::config::WorkerConfig;
 use crate::cron::{Upcoming, upcoming};
 use crate::registry::Registry;
 use crate::service;
-use crate::tasks::{Checksum, Endpoint, Exec};
+use crate::tasks::{Checksum, Endpoint, Exec, kill_programs};
 
 /// The program `worker` with `tasks` besides those that the configuration names: reads the command
 /// line, runs the command to its end, and says on standard error why it failed.
@@ -99,6 +100,8 @@ enum Command {
         #[arg(long, value_name = "N", default_value_t = 5)]
         next: u8,
     },
+    /// Ask the workers what they do, and look how full the queues are
+    Status(status::Status),
     /// Exit with 0 if the worker that runs with this configuration is ready
     Healthcheck {
         #[command(flatten)]
@@ -148,6 +151,7 @@ impl Cli {
                 say_upcoming(&config, Timestamp::now(), next);
                 Ok(())
             }
+            Command::Status(status) => status.run().await,
             Command::Healthcheck { config } => {
                 let config: WorkerConfig = Sources::of_process(&config).load()?;
                 Ok(health_check(config.http.listen).await?)
@@ -183,7 +187,7 @@ async fn run(flags: &ConfigFlags, check_config: bool, tasks: Registry) -> anyhow
     let listener = TcpListener::bind(listen)
         .await
         .with_context(|| format!("cannot listen on http.listen = {listen}"))?;
-    let shutdown = shutdown::on_signal().context("cannot handle signals")?;
+    let shutdown = shutdown::on_signal(kill_programs).context("cannot handle signals")?;
     Ok(service::run(listener, config, registry, shutdown).await?)
 }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bellhop_common::wire::{Status, TaskStatus};
 use jiff::Timestamp;
-use metrics::{counter, histogram};
+use metrics::histogram;
 use tracing::{info, warn};
 
 use crate::feed::Feed;
@@ -41,7 +41,7 @@ pub(crate) async fn end(
     let mut buried = standing.buried;
     if standing.in_doubt {
         match look_up(service, message).await? {
-            Known::Open => {}
+            Known::Open { .. } => {}
             Known::Buried(_) => buried = true,
             Known::Settled => {
                 info!(task_id, "another worker has ended it already");
@@ -84,7 +84,7 @@ fn count(service: &Service, message: &JobMessage, status: &TaskStatus, began: In
     let kind = service.label(&message.job.kind);
     histogram!(metric::SETTLE_SECONDS).record(began.elapsed());
     histogram!(metric::ATTEMPTS, "kind" => kind.clone()).record(f64::from(status.attempt));
-    counter!(metric::JOBS, "kind" => kind, "outcome" => outcome).increment(1);
+    service.board.count(kind, outcome);
 }
 
 /// What the ledger knows of a message.

@@ -22,6 +22,7 @@ use crate::outcome::Outcome;
 use crate::registry::Handler;
 use crate::renewal::renew;
 use crate::service::Service;
+use crate::status::Running;
 use crate::task::TaskContext;
 
 /// The shortest time between two progress events of a task. What comes between is conflated.
@@ -53,6 +54,7 @@ pub(crate) async fn run(
     message: &mut JobMessage,
     handler: Arc<dyn Handler>,
     cancel: &CancellationToken,
+    running: &Running<'_>,
 ) -> (End, bool) {
     let now = Timestamp::now();
     let limit = service.time_limit(message, now);
@@ -60,6 +62,7 @@ pub(crate) async fn run(
     let cancelled = cancel.child_token();
     let (progress, seen) = watch::channel(None);
     let log = LogFeed::new(&message.job, message.attempt());
+    running.follow(seen.clone());
     let context = TaskContext {
         task_id: message.job.id.clone(),
         user_id: message.job.user_id.clone(),

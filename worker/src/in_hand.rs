@@ -47,19 +47,13 @@ struct Held {
 
 impl InHand {
     /// A delivery arrived.
-    pub(crate) fn arrived(
-        &self,
-        message: &JobMessage,
-        redelivered: bool,
-        receipt: Receipt,
-        now: Instant,
-    ) -> Arrival {
+    pub(crate) fn arrived(&self, message: &JobMessage, receipt: Receipt, now: Instant) -> Arrival {
         match self.lock().entry(key(message)) {
             Entry::Occupied(mut held) => {
                 let held = held.get_mut();
-                // A redelivery is the message of this run, and so is the one it waits for. Any
-                // other is another message.
-                if !redelivered && held.receipt.is_some() {
+                // What is still ours cannot come again: this is another message of the job. If it
+                // is ours no more, any message will do to go on with.
+                if held.receipt.as_ref().is_some_and(Receipt::is_valid) {
                     return Arrival::Duplicate(receipt);
                 }
                 held.receipt = Some(receipt);

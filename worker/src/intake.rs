@@ -73,7 +73,7 @@ async fn take_one(service: &Arc<Service>, lane: &Arc<Lane>, delivery: Delivery) 
         }
     };
     let (id, now) = (&message.job.id, Instant::now());
-    match service.in_hand.arrived(&message, redelivered, receipt, now) {
+    match service.in_hand.arrived(&message, receipt, now) {
         Arrival::Adopted => info!(task_id = id, "still at it, the message is back"),
         Arrival::Duplicate(receipt) => {
             warn!(

@@ -44,7 +44,10 @@ const QUESTIONS: usize = 1024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Known {
     /// Nobody is done with it.
-    Open,
+    Open {
+        /// How many attempts are [noted](crate::settle::note_begun) that began and did not end.
+        begun: u32,
+    },
     /// Its outcome is told; it can go.
     Settled,
     /// The job is in the dead letters for this error, but its end may not be told yet.
@@ -110,13 +113,17 @@ struct Records {
 
 impl Records {
     fn add(&mut self, id: Uuid, known: Known, limit: usize) {
-        match self.known.insert(id, known) {
+        let next = match (self.known.get(&id), known) {
             // What is told stays told, whatever comes late.
-            Some(Known::Settled) => {
-                self.known.insert(id, Known::Settled);
-            }
-            Some(_) => {}
-            None => self.order.push_back(id),
+            (Some(Known::Settled), _) => Known::Settled,
+            (Some(Known::Open { begun }), Known::Open { begun: more }) => Known::Open {
+                begun: begun.saturating_add(more),
+            },
+            (Some(last), Known::Open { .. }) => last.clone(),
+            (_, known) => known,
+        };
+        if self.known.insert(id, next).is_none() {
+            self.order.push_back(id);
         }
         if self.order.len() > limit
             && let Some(oldest) = self.order.pop_front()
@@ -133,7 +140,9 @@ impl Records {
         };
         // An id for the message and one for the end.
         let limit = usize::try_from(WINDOW * 2).unwrap_or(usize::MAX);
-        if delivery.routing_key.starts_with("stored.") {
+        if headers.contains_key(header::BEGUN) {
+            self.add(settlement, Known::Open { begun: 1 }, limit);
+        } else if delivery.routing_key.starts_with("stored.") {
             self.add(settlement, Known::Settled, limit);
             if let Some(end) = id(delivery.properties.message_id.as_ref()) {
                 self.add(end, Known::Settled, limit);
@@ -151,7 +160,7 @@ impl Records {
         let known = |id| self.known.get(id).cloned();
         known(&end)
             .or_else(|| known(&settlement))
-            .unwrap_or(Known::Open)
+            .unwrap_or(Known::Open { begun: 0 })
     }
 }
 
@@ -317,7 +326,21 @@ mod tests {
         records.add(id(1), buried, 10);
         assert_eq!(records.look_up(id(1), id(9)), Known::Settled);
         assert_eq!(records.look_up(id(2), id(1)), Known::Settled, "its end is");
-        assert_eq!(records.look_up(id(2), id(3)), Known::Open);
+        let open = Known::Open { begun: 0 };
+        assert_eq!(records.look_up(id(2), id(3)), open);
+    }
+
+    #[test]
+    fn attempts_that_only_began_are_counted() {
+        let mut records = Records::default();
+        let began = Known::Open { begun: 1 };
+        records.add(id(1), began.clone(), 10);
+        records.add(id(1), began.clone(), 10);
+        assert_eq!(records.look_up(id(1), id(9)), Known::Open { begun: 2 });
+        let buried = Known::Buried(TaskError::new("c", "m"));
+        records.add(id(1), buried.clone(), 10);
+        records.add(id(1), began, 10);
+        assert_eq!(records.look_up(id(1), id(9)), buried);
     }
 
     #[test]
@@ -326,7 +349,8 @@ mod tests {
         for n in 0..5 {
             records.add(id(n), Known::Settled, 3);
         }
-        assert_eq!(records.look_up(id(1), id(1)), Known::Open);
+        let open = Known::Open { begun: 0 };
+        assert_eq!(records.look_up(id(1), id(1)), open);
         assert_eq!(records.look_up(id(2), id(2)), Known::Settled);
         assert_eq!((records.known.len(), records.order.len()), (3, 3));
     }

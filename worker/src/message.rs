@@ -100,8 +100,16 @@ impl JobMessage {
     }
 
     /// How often the broker delivered it before without an answer.
-    pub(crate) fn losses(&self) -> u32 {
+    pub(crate) fn returns(&self) -> u32 {
         self.number("x-delivery-count").unwrap_or(0)
+    }
+
+    /// How many attempts were lost with their worker, of which `begun` were noted. What only waited
+    /// in a worker that died, or was told to stop, came back too, but is not to blame.
+    pub(crate) fn losses(&self, begun: u32) -> u32 {
+        // Only a message that is in doubt is noted: of others the first attempt is not.
+        let first = u32::from(!self.is_suspect());
+        self.returns().min(begun.saturating_add(first))
     }
 
     /// Whether there may be another message of this job.
@@ -399,7 +407,7 @@ mod tests {
     #[test]
     fn a_job_in_quarantine_comes_home() {
         let suspect = message(&job(), &[("x-delivery-count", "3")]);
-        assert_eq!(suspect.losses(), 3);
+        assert_eq!((suspect.losses(1), suspect.losses(9)), (2, 3));
         let alone = Again {
             alone: true,
             ..again(now())
@@ -412,7 +420,7 @@ mod tests {
         };
         let there = JobMessage::read("quarantine", delayed.message.body, properties).unwrap();
         let there = there.home();
-        assert_eq!((there.queue.as_str(), there.losses()), ("default", 0));
+        assert_eq!((there.queue.as_str(), there.returns()), ("default", 0));
     }
 
     #[test]

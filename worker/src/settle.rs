@@ -1,12 +1,13 @@
 //! Settling: the outcome is with the broker before the job is acknowledged.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bellhop_common::amqp::{Message, PublishError, Receipt, Route, Topology};
 use bellhop_common::backoff::{Backoff, jitter};
 use bellhop_common::enqueue::{Envelope, StatusError, give_order, publish_status};
-use bellhop_common::wire::{Order, TaskStatus};
+use bellhop_common::wire::{Order, TaskStatus, header};
 use jiff::Timestamp;
 use tracing::{debug, error, warn};
 
@@ -38,16 +39,56 @@ pub(crate) async fn place(service: &Service, message: &JobMessage, again: &Again
         key: &delayed.key,
         mandatory: true,
     };
-    persevere(service, "a delayed job", || {
-        service.publisher.publish(route, &delayed.message)
+    put_in(service, "a delayed job", route, delayed.message).await
+}
+
+/// Publishes a job. When that has to be tried again, the first may have arrived, and even have been
+/// run: the next says so.
+pub(crate) async fn put_in(
+    service: &Service,
+    what: &str,
+    route: Route<'_>,
+    message: Message,
+) -> Placed {
+    let mut suspect = message.clone();
+    suspect.headers.insert(header::ONCE.into(), "1".into());
+    let tried = AtomicBool::new(false);
+    persevere(service, what, || {
+        let again = tried.swap(true, Ordering::SeqCst);
+        let message = if again { &suspect } else { &message };
+        service.publisher.publish(route, message)
     })
     .await
 }
 
+/// How high the delay ladder is known to be, and by which connection.
+#[derive(Debug, Default)]
+pub(crate) struct Ladder(Mutex<(u64, u8)>);
+
+impl Ladder {
+    fn reaches(&self, generation: u64, height: u8) -> bool {
+        let known = self.lock();
+        known.0 == generation && known.1 >= height
+    }
+
+    fn raised(&self, generation: u64, height: u8) {
+        let mut known = self.lock();
+        let before = if known.0 == generation { known.1 } else { 0 };
+        *known = (generation, before.max(height));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (u64, u8)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Makes sure that the ladder is high enough. Most systems never need the upper rungs.
+///
+/// Anew with each connection: `mandatory` would not tell that a rung is missing, because the ledger
+/// takes every message that enters the ladder.
 async fn raise_ladder(service: &Service, level: u8) -> Result<(), OutOfTime> {
-    let height = level + 1;
-    if service.ladder_height.load(Ordering::SeqCst) >= height {
+    let (generation, height) = (service.publisher.generation(), level + 1);
+    if generation != 0 && service.ladder.reaches(generation, height) {
         return Ok(());
     }
     let rungs = Topology::ladder(&service.names, level);
@@ -56,8 +97,33 @@ async fn raise_ladder(service: &Service, level: u8) -> Result<(), OutOfTime> {
     });
     // No error is permanent here: those are about messages.
     if raised.await?.is_ok() {
-        service.ladder_height.fetch_max(height, Ordering::SeqCst);
+        service.ladder.raised(generation, height);
     }
+    Ok(())
+}
+
+/// Notes in the ledger that an attempt begins. Without it nobody could tell a message whose attempt
+/// killed a worker from one that waited there.
+pub(crate) async fn note_begun(service: &Service, message: &JobMessage) -> Result<(), OutOfTime> {
+    let ledger = service.names.settled();
+    let route = Route {
+        exchange: "",
+        key: &ledger,
+        mandatory: false,
+    };
+    let headers = [
+        (header::SETTLED, message.settlement().to_string()),
+        (header::BEGUN, "1".to_owned()),
+    ];
+    let note = Message {
+        headers: headers.map(|(name, value)| (name.to_owned(), value)).into(),
+        ..Message::default()
+    };
+    let noted = persevere(service, "a note in the ledger", || {
+        service.publisher.publish(route, &note)
+    });
+    // No error is permanent here: those are about large messages.
+    drop(noted.await?);
     Ok(())
 }
 

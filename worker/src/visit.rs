@@ -8,7 +8,7 @@ use bellhop_common::backoff::jitter;
 use bellhop_common::unique;
 use bellhop_common::wire::TaskError;
 use jiff::Timestamp;
-use metrics::{Gauge, counter, gauge, histogram};
+use metrics::{counter, histogram};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -26,28 +26,15 @@ use crate::registry::Handler;
 use crate::renewal::spend;
 use crate::retry::Verdict;
 use crate::service::Service;
-use crate::settle::{OutOfTime, place, tell};
+use crate::settle::{OutOfTime, note_begun, place, tell};
 
 /// A shorter wait is spent here, which is exact to the millisecond; a longer one in the delay
 /// ladder, which is exact to the second.
 const SHORT_WAIT: Duration = Duration::from_secs(1);
 
-/// Counts a job as running until dropped.
-struct Running(Gauge);
-
-impl Running {
-    fn begin(queue: &str, kind: String) -> Self {
-        let running = gauge!(metric::RUNNING, "queue" => queue.to_owned(), "kind" => kind);
-        running.increment(1.0);
-        Self(running)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.decrement(1.0);
-    }
-}
+/// A message that came back so often gets a fresh one, alone, whether it ran or not: at 100 the
+/// broker itself would drop it into the dead letters without a word to its owner.
+const MOST_RETURNS: u32 = 10;
 
 /// A message's stay with this worker.
 pub(crate) struct Visit {
@@ -91,8 +78,24 @@ impl Visit {
         let _place = tokio::select! {
             biased;
             () = service.stop.cancelled() => return Err(OutOfTime),
+            () = self.cancel.cancelled() => {
+                let outcome = Outcome::Cancelled;
+                let standing = Standing {
+                    in_doubt: self.in_doubt,
+                    buried: false,
+                };
+                return Box::pin(end(service, &mut feed, message, &outcome, standing)).await;
+            }
             place = service.places.take(self.lane.index) => place,
+            // The broker waits for an acknowledgement all the while.
+            () = tokio::time::sleep(service.config.jobs.ack_timeout.0 / 2) => {
+                let again = self.same_again(message, Timestamp::now());
+                return Box::pin(self.go_again(service, &mut feed, message, &again)).await;
+            }
         };
+        if self.in_doubt {
+            Box::pin(note_begun(service, message)).await?;
+        }
         self.run(service, &mut feed, message, handler).await
     }
 
@@ -153,9 +156,10 @@ impl Visit {
 
     /// What the message itself, the ledger and the orders say.
     async fn first_step(&self, service: &Service, message: &JobMessage) -> Result<Step, OutOfTime> {
+        let mut losses = 0;
         if self.in_doubt {
             match Box::pin(look_up(service, message)).await? {
-                Known::Open => {}
+                Known::Open { begun } => losses = message.losses(begun),
                 Known::Settled => return Ok(Step::Release),
                 Known::Buried(error) => return Ok(Step::Finish(Outcome::Fail(error))),
             }
@@ -171,12 +175,12 @@ impl Visit {
         {
             return Ok(Step::Duplicate(error));
         }
-        if message.losses() >= service.config.jobs.max_redeliveries {
-            return Ok(if self.lane.is_quarantine {
-                Step::End(lost_too_often(message.losses()))
-            } else {
-                Step::Isolate
-            });
+        let too_often = losses >= service.config.jobs.max_redeliveries;
+        if too_often && self.lane.is_quarantine {
+            return Ok(Step::End(lost_too_often(losses)));
+        }
+        if !self.lane.is_quarantine && (too_often || message.returns() >= MOST_RETURNS) {
+            return Ok(Step::Isolate);
         }
         let now = Timestamp::now();
         if service.is_over(message, now) {
@@ -241,13 +245,14 @@ impl Visit {
         handler: Arc<dyn Handler>,
     ) -> Result<(), OutOfTime> {
         let kind = service.label(&message.job.kind);
-        let _running = Running::begin(&self.lane.queue, kind.clone());
+        let running = (service.board).begin(&self.lane.queue, kind.clone(), message);
         if let Some(since) = message.since().filter(|_| message.is_fresh()) {
             let waited = Timestamp::now().duration_since(since).unsigned_abs();
             histogram!(metric::WAIT_SECONDS, "kind" => kind.clone()).record(waited);
         }
         let began = Instant::now();
-        let (ending, renewed) = execution::run(service, feed, message, handler, &self.cancel).await;
+        let (ending, renewed) =
+            execution::run(service, feed, message, handler, &self.cancel, &running).await;
         histogram!(metric::SECONDS, "kind" => kind.clone()).record(began.elapsed());
         let settled = match ending {
             End::Outcome(outcome) => {
@@ -256,7 +261,7 @@ impl Visit {
                 Box::pin(self.settle(service, feed, message, verdict)).await
             }
             End::Abandoned => {
-                counter!(metric::JOBS, "kind" => kind, "outcome" => "abandoned").increment(1);
+                service.board.count(kind, "abandoned");
                 Box::pin(self.hand_back(service, message)).await;
                 Ok(())
             }
@@ -294,7 +299,7 @@ impl Visit {
         if service.is_over(message, due) {
             return end(service, feed, message, &Outcome::Fail(error), standing).await;
         }
-        if standing.in_doubt && look_up(service, message).await? != Known::Open {
+        if standing.in_doubt && !matches!(look_up(service, message).await?, Known::Open { .. }) {
             release(service, message).await;
             return Ok(());
         }
@@ -306,11 +311,12 @@ impl Visit {
             error = error.message,
             "the attempt failed, trying again"
         );
-        counter!(metric::JOBS, "kind" => service.label(&message.job.kind), "outcome" => "retrying")
-            .increment(1);
+        let kind = service.label(&message.job.kind);
+        service.board.count(kind, "retrying");
         let again = Again {
             attempt: message.attempt().saturating_add(1),
             deferrals: 0,
+            once: standing.in_doubt,
             ..self.same_again(message, due)
         };
         // Told first, because the next attempt may begin as soon as it is placed.
@@ -332,8 +338,8 @@ impl Visit {
     ) -> Result<(), OutOfTime> {
         warn!(
             task_id = message.job.id,
-            times = message.losses(),
-            "its worker died too often; it will run alone"
+            times = message.returns(),
+            "it came back too often; it will run alone"
         );
         let again = Again {
             alone: true,
@@ -384,7 +390,8 @@ impl Visit {
             attempt: message.attempt(),
             deferrals: message.deferrals(),
             alone: self.lane.is_quarantine,
-            once: message.is_suspect(),
+            // What a dead worker had under way may arrive after we asked the ledger.
+            once: self.in_doubt,
         }
     }
 

@@ -71,7 +71,7 @@ impl Bare {
         let deliveries = channel
             .basic_consume(queue.into(), "bare".into(), options, arguments)
             .await?;
-        let stop = shutdown::on_signal()?;
+        let stop = shutdown::on_signal(|| {})?;
         tokio::select! {
             ended = work(&out, &exchange, &messages, deliveries) => ended,
             () = stop.cancelled() => Ok(()),

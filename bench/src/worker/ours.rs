@@ -95,7 +95,7 @@ impl Ours {
         })?;
         let listener = TcpListener::bind(self.listen).await?;
         let registry = Registry::new().with(NoOp).with(Wait);
-        let stop = shutdown::on_signal()?;
+        let stop = shutdown::on_signal(|| {})?;
         Ok(bellhop_worker::run(listener, config, registry, stop).await?)
     }
 }

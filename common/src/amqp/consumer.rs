@@ -126,6 +126,7 @@ impl Subscription {
 #[derive(Debug)]
 pub struct Consumer {
     stop_intake: CancellationToken,
+    intake_stopped: CancellationToken,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -142,17 +143,20 @@ impl Consumer {
         health: Component,
     ) -> Self {
         let stop_intake = CancellationToken::new();
+        let intake_stopped = CancellationToken::new();
         let stop = CancellationToken::new();
         let session = ConsumeSession {
             topology,
             subscriptions,
             stop_intake: stop_intake.clone(),
+            intake_stopped: intake_stopped.clone(),
             limit: config.connect_timeout.0,
         };
         let name = format!("{name} consumer");
         let supervised = supervise(session, config.clone(), name, health, stop.clone());
         Self {
             stop_intake,
+            intake_stopped,
             stop,
             task: tokio::spawn(supervised),
         }
@@ -161,6 +165,12 @@ impl Consumer {
     /// Takes no more messages. What is with us can still be settled.
     pub fn stop_intake(&self) {
         self.stop_intake.cancel();
+    }
+
+    /// After [`stop_intake`](Self::stop_intake): waits until the broker knows, and sends no more.
+    /// Forever while the broker is away.
+    pub async fn intake_stopped(&self) {
+        self.intake_stopped.cancelled().await;
     }
 
     /// Closes the connection and waits for it; what is not settled goes back to its queue.
@@ -184,6 +194,7 @@ struct ConsumeSession {
     topology: Topology,
     subscriptions: Vec<Subscription>,
     stop_intake: CancellationToken,
+    intake_stopped: CancellationToken,
     limit: Duration,
 }
 
@@ -249,6 +260,8 @@ impl ConsumeSession {
         if taking {
             consumers = self.subscribe_all(connection, &mut pumps, &alive).await?;
             health.up();
+        } else {
+            self.intake_stopped.cancel();
         }
         let mut liveness = interval(LIVENESS_CHECK);
         loop {
@@ -260,6 +273,7 @@ impl ConsumeSession {
                     health.down();
                     cancel_all(&consumers).await;
                     pumps.abort_all();
+                    self.intake_stopped.cancel();
                 }
                 event = events.next() => {
                     fatal(event)?;
@@ -344,13 +358,15 @@ async fn pump(
         match delivery {
             Ok(delivery) => {
                 let delivery = Delivery::new(delivery, Weak::clone(&alive));
-                if let (Some(position), Some(offset)) = (&position, delivery.offset()) {
-                    position.passed(offset);
-                }
+                let offset = delivery.offset();
                 if deliveries.send(delivery).await.is_err() {
                     // The service stops and takes no more; that is no fault of the connection,
                     // which is still needed to settle what is in hand.
                     std::future::pending::<()>().await;
+                }
+                // Only now: what could not be handed on before the connection broke is read again.
+                if let (Some(position), Some(offset)) = (&position, offset) {
+                    position.passed(offset);
                 }
             }
             Err(error) => return error.into(),

@@ -15,6 +15,7 @@ mod claim;
 mod connect;
 mod consumer;
 mod delivery;
+mod inquiry;
 pub mod ladder;
 mod outbox;
 mod publisher;
@@ -25,6 +26,7 @@ pub use claim::{Claim, ClaimError, Claimed};
 pub use connect::{ConnectError, check_url};
 pub use consumer::{Consumer, Source, StreamPosition, Subscription};
 pub use delivery::{Delivery, Properties, Receipt, SettleError};
+pub use inquiry::{Depth, Inquiry, InquiryError};
 pub use publisher::{Message, PublishError, Publisher, PublisherTask, Route, Turn};
 pub use topology::{
     Binding, CELERY_CONTROL, CELERY_EVENTS, CELERY_REPLIES, Exchange, ExchangeKind, Names, Queue,

@@ -1,5 +1,6 @@
 //! Publishing: a message counts as sent when the broker has confirmed that it is kept.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use super::outbox::Outbox;
 use super::topology::Topology;
 use crate::config::AmqpConfig;
 use crate::telemetry::Component;
-use crate::wire::MAX_KEY_BYTES;
+use crate::wire::{MAX_KEY_BYTES, header};
 
 /// How many bytes of bodies may wait to be written; more wait for their turn with their senders.
 /// A larger body goes when there is no other.
@@ -132,7 +133,11 @@ enum Link {
     Down,
     /// The broker is out of memory or disk. lapin would queue what we write without a bound.
     Blocked,
-    Up(Arc<Channels>),
+    Up {
+        channels: Arc<Channels>,
+        /// Counts connections.
+        generation: u64,
+    },
 }
 
 /// Publishes with confirms over one supervised connection. Clones share it.
@@ -179,6 +184,7 @@ impl Publisher {
         let session = PublishSession {
             topology,
             link: sender,
+            generation: 0,
             outbox: messages,
             limit: config.connect_timeout.0,
         };
@@ -199,6 +205,16 @@ impl Publisher {
         };
         let task = tokio::spawn(supervised);
         (publisher, PublisherTask { stop, task })
+    }
+
+    /// Which connection this is, counted from 1; 0 while there is none. What was declared over an
+    /// earlier one may be gone: the broker may have come back without its data.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        match *self.link.borrow() {
+            Link::Up { generation, .. } => generation,
+            Link::Down | Link::Blocked => 0,
+        }
     }
 
     /// Declares more, besides the topology that every connection begins with.
@@ -226,7 +242,7 @@ impl Publisher {
 
     /// Sends a message and waits until the broker has confirmed it, through lost connections, for
     /// up to `amqp.publish_timeout`. A message whose confirm was lost is sent again, so it may
-    /// arrive twice.
+    /// arrive twice; the second says so in the header [`ONCE`](header::ONCE).
     ///
     /// # Errors
     /// [`PublishError`].
@@ -291,8 +307,8 @@ impl Publisher {
     pub(super) async fn sound_channels(&self) -> Result<Arc<Channels>, PublishError> {
         let mut link = self.link.clone();
         loop {
-            let up = link.wait_for(|link| matches!(link, Link::Up(_))).await;
-            if let Link::Up(channels) = &*up.map_err(|_| PublishError::Closed)? {
+            let up = link.wait_for(|link| matches!(link, Link::Up { .. })).await;
+            if let Link::Up { channels, .. } = &*up.map_err(|_| PublishError::Closed)? {
                 return Ok(Arc::clone(channels));
             }
         }
@@ -308,6 +324,7 @@ impl Publisher {
         let (exchange, key) = (|| route.exchange.to_owned(), || route.key.to_owned());
         let bytes = message.body.len().min(MAX_WAITING_BYTES);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let mut message = Cow::Borrowed(message);
         let mut alone = false;
         loop {
             let room = Arc::clone(&self.room).acquire_many_owned(bytes).await;
@@ -315,7 +332,7 @@ impl Publisher {
             // Before there is a copy: many may wait here.
             let place = self.outbox.reserve().await;
             let place = place.map_err(|_| PublishError::Closed)?;
-            let (outgoing, told) = Outgoing::new(route, message, alone, deadline, room);
+            let (outgoing, told) = Outgoing::new(route, &message, alone, deadline, room);
             place.send(outgoing);
             match told.await {
                 Ok(Ok(Fate::Kept)) => return Ok(()),
@@ -340,6 +357,8 @@ impl Publisher {
                 // The connection went, and the confirm with it.
                 Err(_) => {}
             }
+            let headers = &mut message.to_mut().headers;
+            headers.insert(header::ONCE.to_owned(), "1".to_owned());
             sleep(CHANNEL_RETRY).await;
         }
     }
@@ -374,6 +393,7 @@ impl Turn<'_> {
 struct PublishSession {
     topology: Topology,
     link: watch::Sender<Link>,
+    generation: u64,
     outbox: Outbox,
     limit: Duration,
 }
@@ -388,7 +408,12 @@ impl PublishSession {
         let channels = Arc::new(Channels::new(Arc::clone(connection)));
         let declaring = channels.declare(&self.topology);
         in_time(self.limit, "declare exchanges and queues", declaring).await?;
-        self.link.send_replace(Link::Up(Arc::clone(&channels)));
+        self.generation += 1;
+        let up = Link::Up {
+            channels: Arc::clone(&channels),
+            generation: self.generation,
+        };
+        self.link.send_replace(up.clone());
         health.up();
         let mut liveness = interval(LIVENESS_CHECK);
         let mut may_write = true;
@@ -408,7 +433,7 @@ impl PublishSession {
                         info!("RabbitMQ takes messages again");
                         health.up();
                         may_write = true;
-                        self.link.send_replace(Link::Up(Arc::clone(&channels)));
+                        self.link.send_replace(up.clone());
                     }
                     _ => {}
                     },

@@ -14,8 +14,9 @@ use crate::config::AmqpConfig;
 use crate::wire::NAMESPACE;
 
 /// How often a job may come back unsettled (its worker died, or lost its connection) before the
-/// broker moves it to the dead letters: a job that kills its worker must not kill them all.
-const JOB_DELIVERY_LIMIT: i64 = 20;
+/// broker moves it to the dead letters, without a word to its owner: only for what kills a worker
+/// before it can look at it. Workers that start slowly and die often have let 20 go by unseen.
+const JOB_DELIVERY_LIMIT: i64 = 100;
 
 /// The same for queues whose messages may come back often: those whose consumer holds them through
 /// long outages on purpose, and those that people look through. RabbitMQ 4

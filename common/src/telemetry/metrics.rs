@@ -12,6 +12,9 @@ const SECONDS_BUCKETS: [f64; 12] = [
     0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0,
 ];
 
+/// How often something was tried.
+const ATTEMPTS_BUCKETS: [f64; 6] = [1.0, 2.0, 3.0, 5.0, 10.0, 20.0];
+
 /// How often the exporter drops what it no longer needs of the histograms.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -40,6 +43,7 @@ impl Metrics {
         }
         let handle = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS_BUCKETS)?
+            .set_buckets_for_metric(Matcher::Suffix("_attempts".into()), &ATTEMPTS_BUCKETS)?
             .install_recorder()?;
         let metrics = Self(handle);
         *installed = Some(metrics.clone());

@@ -16,7 +16,7 @@ pub const ORIGIN: &str = "x-bellhop-origin";
 /// The short name of the queue it belongs to.
 pub const QUEUE: &str = "x-bellhop-queue";
 
-/// The producer may have published it twice: a worker looks for an earlier end before it runs it.
+/// It may have been published twice: a worker looks for an earlier end before it runs it.
 pub const ONCE: &str = "x-bellhop-once";
 
 /// When it may run, if it waited for that (RFC 3339).
@@ -46,6 +46,9 @@ pub const DIED_AT: &str = "x-bellhop-died-at";
 
 /// Of whatever a worker publishes to be done with a message: which one.
 pub const SETTLED: &str = "x-bellhop-settled";
+
+/// In the ledger: an attempt of the message with this [`SETTLED`] id began.
+pub const BEGUN: &str = "x-bellhop-begun";
 
 /// W3C Trace Context: goes from the producer through every attempt to the events.
 pub const TRACEPARENT: &str = "traceparent";

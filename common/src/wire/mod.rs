@@ -10,6 +10,7 @@ mod job;
 mod log;
 mod order;
 mod progress;
+mod report;
 mod routing_key;
 mod task;
 
@@ -22,6 +23,7 @@ pub use job::{
 pub use log::{LogLine, TASK_LOG, TaskLog};
 pub use order::Order;
 pub use progress::{Progress, Step};
+pub use report::{ASK_STATUS, MAX_REPORTED, QueueReport, RunningTask, WorkerReport};
 pub use routing_key::{
     Audience, EventClass, EventKey, KeyError, MAX_KEY_BYTES, decode_word, encode_word,
 };

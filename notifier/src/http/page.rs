@@ -10,11 +10,12 @@ const STYLE: &str = "text/css; charset=utf-8";
 const IMAGE: &str = "image/svg+xml";
 
 /// Path, type and content of every file.
-const FILES: [(&str, &str, &str); 13] = [
+const FILES: [(&str, &str, &str); 14] = [
     ("", HTML, include_str!("../web/index.html")),
     ("style.css", STYLE, include_str!("../web/style.css")),
     ("favicon.svg", IMAGE, include_str!("../web/favicon.svg")),
     ("app.js", SCRIPT, include_str!("../web/app.js")),
+    ("api.js", SCRIPT, include_str!("../web/api.js")),
     ("announcer.js", SCRIPT, include_str!("../web/announcer.js")),
     ("cards.js", SCRIPT, include_str!("../web/cards.js")),
     (

@@ -1,5 +1,6 @@
 // The page: who is signed in, the connection, the form and the list, wired together.
 
+import { request } from "./api.js";
 import { Announcer } from "./announcer.js";
 import { CardList, taskName } from "./cards.js";
 import { Connection } from "./connection.js";
@@ -12,7 +13,7 @@ const LIST_LIMIT = 200;
 
 const byId = (id) => document.getElementById(id);
 const board = new TaskBoard(LIST_LIMIT);
-const cards = new CardList(byId("task-list"));
+const cards = new CardList(byId("task-list"), { onCancel: cancel });
 const announcer = new Announcer(byId("announcer"));
 let connection = null;
 let connectionState = { name: "idle" };
@@ -77,6 +78,17 @@ function receive(frame) {
     board.addLog(frame.data, Date.now());
     scheduleRender();
   }
+}
+
+async function cancel(task) {
+  if (!board.askCancel(task.id)) return;
+  scheduleRender();
+  const unanswered = "The task may be cancelled all the same: wait a little, or try again.";
+  const path = `/api/tasks/${encodeURIComponent(task.id)}`;
+  const { problem = "" } = await request("DELETE", path, { token: currentToken(), unanswered });
+  board.answerCancel(task.id, problem);
+  if (problem === "") announcer.say(`Cancelling ${taskName(task)}.`);
+  scheduleRender();
 }
 
 function announcement({ task, change }) {

@@ -1,7 +1,8 @@
 // The list of tasks as the page shows it. Everything that came from outside is set as text, never as markup.
 
 import {
-  describeStep, formatAmount, formatDuration, formatRate, formatTimeLeft, prettyJson, shortId, summarizeResult,
+  countdownStep, describeStep, formatAmount, formatClock, formatCountdown, formatDuration, formatRate, formatTimeLeft,
+  prettyJson, shortId, summarizeResult,
 } from "./format.js";
 import { textOfLog, titleOfLog } from "./log.js";
 import { fraction } from "./progress.js";
@@ -25,13 +26,16 @@ export function taskName(task) {
   return task.title || task.kind || shortId(task.id);
 }
 
-/** Keeps `list` in step with a board, newest first, touching only what changed. */
+/** Keeps `list` in step with a board, newest first, touching only what changed. `onCancel(task)` is asked to cancel one. */
 export class CardList {
   #list;
+  #onCancel;
   #cards = new Map();
+  #countdown;
 
-  constructor(list) {
+  constructor(list, { onCancel }) {
     this.#list = list;
+    this.#onCancel = onCancel;
   }
 
   render(tasks) {
@@ -42,12 +46,21 @@ export class CardList {
       this.#cards.delete(id);
     }
     for (const task of tasks) this.#cardOf(task).show(task);
+    this.#countDown();
+  }
+
+  /** One timer for all cards, which goes off when one of them has something else to say. */
+  #countDown() {
+    clearTimeout(this.#countdown);
+    const now = Date.now();
+    const steps = [...this.#cards.values()].map((card) => card.countDown(now)).filter((step) => step !== null);
+    if (steps.length > 0) this.#countdown = setTimeout(() => this.#countDown(), Math.min(...steps));
   }
 
   #cardOf(task) {
     let card = this.#cards.get(task.id);
     if (card === undefined) {
-      card = new Card(task);
+      card = new Card(task, this.#onCancel);
       this.#cards.set(task.id, card);
       this.#list.prepend(card.element);
     }
@@ -63,12 +76,16 @@ class Card {
   #logShown = null;
   #parts;
 
-  constructor(task) {
+  constructor(task, onCancel) {
     cardsMade += 1;
     const titleId = `task-${cardsMade}`;
+    const cancelId = `cancel-${cardsMade}`;
     const parts = {
       title: element("h3", { id: titleId, dir: "auto" }),
       badge: element("span", { class: "badge" }),
+      // Named by its words and the task's name: there are many like it.
+      cancel: element("button", { type: "button", class: "quiet cancel", id: cancelId, "aria-labelledby": `${cancelId} ${titleId}` }),
+      problem: element("p", { class: "problem", role: "alert", dir: "auto" }),
       meta: element("p", { class: "meta" }),
       bar: element("progress", { max: "100", "aria-labelledby": titleId }),
       percent: element("span", { class: "percent" }),
@@ -78,6 +95,9 @@ class Card {
       steps: element("ol", { class: "steps", "aria-label": "Steps" }),
       message: element("p", { class: "message", dir: "auto" }),
       outcome: element("p", { class: "outcome", dir: "auto" }),
+      coming: element("span"),
+      clock: element("time"),
+      countdown: element("span"),
       summary: element("summary"),
       details: element("dl"),
       logTitle: element("summary"),
@@ -86,14 +106,17 @@ class Card {
       result: element("pre", { tabindex: "0", role: "region", "aria-label": "Result", hidden: "" }),
     };
     parts.figures = element("p", { class: "figures" }, parts.amount, parts.rate, parts.left, parts.percent);
+    parts.next = element("p", { class: "next", hidden: "" }, parts.coming, " ", parts.clock, ", ", parts.countdown);
+    parts.cancel.addEventListener("click", () => onCancel(this.#task));
     parts.more = element("details", { class: "more" }, parts.summary, parts.details, parts.result);
     parts.more.addEventListener("toggle", () => this.#showDetails());
     parts.lines = element("details", { class: "lines", hidden: "" }, parts.logTitle, parts.log);
     parts.lines.addEventListener("toggle", () => this.#showLog());
     this.#parts = parts;
     this.element = element("li", { class: "task", "data-task-id": task.id },
-      element("div", { class: "task-head" }, parts.title, parts.badge),
-      parts.meta, parts.bar, parts.figures, parts.steps, parts.message, parts.outcome, parts.lines, parts.more);
+      element("div", { class: "task-head" }, parts.title, parts.badge, parts.cancel),
+      parts.meta, parts.bar, parts.figures, parts.steps, parts.message, parts.outcome, parts.next, parts.problem,
+      parts.lines, parts.more);
   }
 
   show(task) {
@@ -107,10 +130,36 @@ class Card {
     this.#showProgress(task);
     setText(this.#parts.message, hasEnded(task) ? "" : messageOf(task));
     setText(this.#parts.outcome, outcomeOf(task));
+    this.#showCancel(task);
     const summary = summarizeResult(task.result);
     setText(this.#parts.summary, task.result === null ? "Details" : summary === "" ? "Result" : `Result: ${summary}`);
     this.#showDetails();
     this.#showLog();
+  }
+
+  #showCancel({ status, cancel }) {
+    const button = this.#parts.cancel;
+    const ended = hasEnded({ status });
+    setText(this.#parts.problem, cancel.problem);
+    // Hiding the focused button would throw a keyboard user back to the top of the page.
+    if (ended && document.activeElement === button) this.#parts.summary.focus();
+    setText(button, ended ? "" : cancel.state === "accepted" ? "Cancelling…" : "Cancel");
+    // Not `disabled`: a disabled button loses the keyboard's focus.
+    button.setAttribute("aria-disabled", String(cancel.state !== "none"));
+  }
+
+  /** Says when the next attempt is. Returns the milliseconds after which that has to be said anew, or null. */
+  countDown(now) {
+    const { nextAttemptAt: at, doubted } = this.#task;
+    const { next, coming, clock, countdown } = this.#parts;
+    // What was planned before a cut holds until its time; after that, nobody knows.
+    next.hidden = at === null || (doubted && at <= now);
+    if (next.hidden) return null;
+    setText(coming, comingOf(this.#task));
+    clock.dateTime = new Date(at).toISOString();
+    setText(clock, formatClock(at, now));
+    setText(countdown, formatCountdown(at, now));
+    return countdownStep(at, now);
   }
 
   #showProgress(task) {
@@ -184,20 +233,27 @@ function messageOf({ message, steps }) {
 /** The one line that says how it stands with a task that does not move. */
 function outcomeOf(task) {
   if (task.doubted) return `No news since ${new Date(task.time).toLocaleTimeString()}: the connection was cut.`;
+  const cancelling = task.cancel.state === "accepted";
   const reason = reasonOf(task.error);
   const seconds = task.startedAt === null ? 0 : (task.time - task.startedAt) / 1000;
   const duration = seconds < 0.05 ? null : formatDuration(seconds);
   const amount = formatAmount(task.done, null, task.unit);
   const took = duration === null ? "" : ` after ${duration}`;
   switch (task.status) {
-    case "queued": return "Waiting for a worker.";
-    case "scheduled": return "Waiting for its time.";
-    case "retrying": return `To be tried again. Attempt ${task.attempt} failed${reason}`;
+    case "queued": return cancelling ? "It will not run: it ends when its turn comes." : "Waiting for a worker.";
+    case "scheduled": return cancelling ? "It will not run." : "Waiting for its time.";
+    case "retrying": return `${cancelling ? "Not to" : "To"} be tried again. Attempt ${task.attempt} failed${reason}`;
     case "succeeded": return `Done${duration === null ? "" : ` in ${duration}`}${amount === "" ? "" : `, ${amount}`}.`;
     case "failed": return `Failed${took}${reason}`;
     case "cancelled": return `Cancelled${took}${reason}`;
     default: return "";
   }
+}
+
+/** What happens at the time that a task waits for. One that is cancelled only hears of it then. */
+function comingOf({ status, cancel }) {
+  if (cancel.state === "accepted") return "Ends at the latest at";
+  return status === "scheduled" ? "Starts at" : "Next attempt at";
 }
 
 function reasonOf(error) {

@@ -62,6 +62,31 @@ export function formatTimeLeft(seconds) {
   return `about ${text} left`;
 }
 
+/** Milliseconds before the time under which the seconds are counted; above, whole minutes do. */
+const SECONDS_BELOW = 90_000;
+
+/** How long until `at`, both in milliseconds: "in 12 s", "in 4 min", "in 2 h 5 min"; "due now" once it is past. */
+export function formatCountdown(at, now) {
+  const left = at - now;
+  if (left <= 0) return "due now";
+  if (left <= SECONDS_BELOW) return `in ${Math.ceil(left / 1000)} s`;
+  return `in ${formatDuration(Math.ceil(left / 60_000) * 60)}`;
+}
+
+/** Milliseconds until `formatCountdown` says something else, a minute at most; null when it never will. */
+export function countdownStep(at, now) {
+  const left = at - now;
+  if (left <= 0) return null;
+  if (left <= SECONDS_BELOW) return left % 1000 || 1000;
+  return Math.min(left % 60_000 || 60_000, left - SECONDS_BELOW);
+}
+
+/** `at` on the clock of whoever looks, with the date unless that is today's. Both in milliseconds. */
+export function formatClock(at, now) {
+  const time = new Date(at);
+  return time.toDateString() === new Date(now).toDateString() ? time.toLocaleTimeString() : time.toLocaleString();
+}
+
 /** A step and how far it is, in one line: "2 of 3: Upload · 40% · 5.0 MiB/s · about 4 s left". */
 export function describeStep({ name, index, count, percent, done, total, unit, rate, remaining }) {
   const place = index === null ? "" : count === null ? `${index}: ` : `${index} of ${count}: `;

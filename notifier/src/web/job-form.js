@@ -1,10 +1,8 @@
 // The form that starts a job.
 
+import { request } from "./api.js";
 import { shortId } from "./format.js";
 import { recall, remember } from "./session.js";
-
-/** Milliseconds the server has for its answer. */
-const ANSWER_DEADLINE = 15_000;
 
 /** `accepted({ id, kind, title })` is called for every job the server took. */
 export class JobForm {
@@ -84,21 +82,10 @@ export class JobForm {
   }
 }
 
-/** `{ id }`, or `{ problem }` in the server's words when it has some. */
+/** `{ id }`, or `{ problem }`. */
 async function postJob(job, token) {
-  let response;
-  let body = null;
-  try {
-    response = await fetch("/api/tasks", {
-      method: "POST",
-      headers: { "content-type": "application/json", authorization: `Bearer ${token}` },
-      body: JSON.stringify(job),
-      signal: AbortSignal.timeout(ANSWER_DEADLINE),
-    });
-    body = await response.json().catch(() => null);
-  } catch (error) {
-    return { problem: `No answer from the server (${error.message}). The job may have been taken: check the list before starting it again.` };
-  }
-  if (response.ok && typeof body?.task_id === "string") return { id: body.task_id };
-  return { problem: body?.error?.message ?? `The server answered ${response.status} ${response.statusText}.` };
+  const unanswered = "The job may have been taken: check the list before starting it again.";
+  const { body, problem } = await request("POST", "/api/tasks", { token, body: job, unanswered });
+  if (problem) return { problem };
+  return typeof body?.task_id === "string" ? { id: body.task_id } : { problem: "The server did not say what became of the job." };
 }

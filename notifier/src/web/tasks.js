@@ -4,6 +4,10 @@ import { addLines, EMPTY_LOG } from "./log.js";
 import { atRest, numberOrNull, readFigures, readSteps } from "./progress.js";
 
 const ENDED = new Set(["succeeded", "failed", "cancelled"]);
+const WAITING = new Set(["scheduled", "retrying"]);
+
+/** Nobody has asked to cancel the task; "asked" and "accepted" are what may follow. */
+const NO_CANCEL = Object.freeze({ state: "none", problem: "" });
 
 export function hasEnded(task) {
   return ENDED.has(task.status);
@@ -47,6 +51,21 @@ export class TaskBoard {
     const before = this.#tasks.get(data.task_id) ?? null;
     const task = before ?? readTask({ task_id: data.task_id, status: "running", attempt: data.attempt }, null, at);
     this.#keep({ ...task, doubted: false, log: addLines(task.log, data) });
+  }
+
+  /** Somebody wants the task to be cancelled. Returns false when it has ended, or when that has been asked for already. */
+  askCancel(id) {
+    const task = this.#tasks.get(id);
+    if (task === undefined || hasEnded(task) || task.cancel.state !== "none") return false;
+    this.#tasks.set(id, { ...task, cancel: { state: "asked", problem: "" } });
+    return true;
+  }
+
+  /** What came of it; `problem` is empty when the server took the order. The task may have ended meanwhile. */
+  answerCancel(id, problem) {
+    const task = this.#tasks.get(id);
+    if (task?.cancel.state !== "asked") return;
+    this.#tasks.set(id, { ...task, cancel: { state: problem === "" ? "accepted" : "none", problem } });
   }
 
   /** While nothing is heard, what has not ended may move or end unseen: its rate is no longer known either. */
@@ -104,6 +123,9 @@ function readTask(data, before, at) {
     ...readProgress(data.progress, earlier),
     error: data.error ?? null,
     result: data.result ?? null,
+    nextAttemptAt: WAITING.has(data.status) ? Date.parse(data.next_attempt_at ?? "") || null : null,
+    // A task that ended may be run again, which is another task to cancel.
+    cancel: before === null || hasEnded(before) || hasEnded(data) ? NO_CANCEL : before.cancel,
     time,
     startedAt: earlier?.startedAt ?? (data.status === "running" ? time : null),
     doubted: false,

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
-  describeStep, formatAmount, formatBytes, formatDuration, formatRate, formatTimeLeft, prettyJson, shortId, summarizeResult,
+  countdownStep, describeStep, formatAmount, formatBytes, formatClock, formatCountdown, formatDuration, formatRate,
+  formatTimeLeft, prettyJson, shortId, summarizeResult,
 } from "../../../notifier/src/web/format.js";
 
 test("bytes are written in the largest unit that keeps them at one or more", () => {
@@ -67,4 +68,30 @@ test("the summary of a result takes its plain values and leaves the bulk out", (
   const result = { files: 1280, total_bytes: 3 * 1024 * 1024, algorithm: "sha256", manifest: [1, 2], nothing: null, cut: false };
   assert.equal(summarizeResult(result), "files 1,280 · total_bytes 3.0 MiB · algorithm sha256 · cut false");
   for (const other of [null, [1], "text", 7, {}]) assert.equal(summarizeResult(other), "");
+});
+
+test("a countdown counts seconds at the end and minutes before", () => {
+  const cases = [
+    [0, "due now"], [-5000, "due now"], [1, "in 1 s"], [12_000, "in 12 s"], [12_001, "in 13 s"], [90_000, "in 90 s"],
+    [90_001, "in 2 min"], [3_600_000, "in 1 h"], [7_441_000, "in 2 h 5 min"],
+  ];
+  for (const [left, text] of cases) assert.equal(formatCountdown(1_000_000 + left, 1_000_000), text);
+});
+
+test("a countdown is looked at again exactly when it says something else", () => {
+  assert.equal(countdownStep(0, 0), null);
+  for (const left of [1, 999, 1000, 1500, 89_999, 90_000, 90_001, 100_000, 120_000, 125_000, 7_441_000]) {
+    const step = countdownStep(left, 0);
+    assert.ok(step > 0 && step <= 60_000, `${left}: ${step}`);
+    assert.equal(formatCountdown(left, step - 1), formatCountdown(left, 0), `${left}: before`);
+    assert.notEqual(formatCountdown(left, step + 1), formatCountdown(left, 0), `${left}: after`);
+  }
+});
+
+test("a time of day carries its date unless it is today's", () => {
+  const noon = new Date(2026, 0, 2, 12).getTime();
+  const time = new Date(noon).toLocaleTimeString();
+  assert.equal(formatClock(noon, noon - 3_600_000), time);
+  const tomorrow = formatClock(noon, noon - 24 * 3_600_000);
+  assert.ok(tomorrow.includes(time) && tomorrow.length > time.length, tomorrow);
 });

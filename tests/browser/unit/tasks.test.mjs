@@ -114,3 +114,44 @@ test("tasks are removed by what they are", () => {
   board.remove(isOver);
   assert.deepEqual(board.all().map((task) => task.id), ["moving"]);
 });
+
+test("a task is asked to be cancelled once, until that fails or the task has ended", () => {
+  const board = new TaskBoard(10);
+  const state = () => board.all()[0].cancel;
+  assert.equal(board.askCancel("t1"), false, "nobody knows it");
+  board.apply(event({ rev: 1 }), AT);
+  assert.equal(board.askCancel("t1"), true);
+  assert.equal(board.askCancel("t1"), false);
+  board.answerCancel("t1", "no broker");
+  assert.deepEqual(state(), { state: "none", problem: "no broker" });
+  assert.equal(board.askCancel("t1"), true);
+  assert.equal(state().problem, "");
+  board.answerCancel("t1", "");
+  board.apply(event({ rev: 2, progress: { percent: 9 } }), AT);
+  assert.equal(state().state, "accepted", "progress changes nothing about it");
+  assert.equal(board.askCancel("t1"), false);
+  board.apply(event({ rev: 3, status: "cancelled" }), AT);
+  assert.equal(state().state, "none");
+  assert.equal(board.askCancel("t1"), false);
+});
+
+test("an answer that comes after the end says nothing about a later run", () => {
+  const board = new TaskBoard(10);
+  board.apply(event({ rev: 1 }), AT);
+  board.askCancel("t1");
+  board.apply(event({ rev: 2, status: "failed" }), AT);
+  board.answerCancel("t1", "too late");
+  assert.deepEqual(board.all()[0].cancel, { state: "none", problem: "" });
+  board.apply(event({ rev: 3, status: "queued" }), AT);
+  assert.equal(board.askCancel("t1"), true);
+});
+
+test("the next attempt's time is known while the task waits for it", () => {
+  const board = new TaskBoard(10);
+  const next_attempt_at = "2026-01-02T03:05:05Z";
+  const at = (fields) => board.apply(event({ next_attempt_at, ...fields }), AT).task.nextAttemptAt;
+  assert.equal(at({ rev: 1, status: "retrying" }), AT + 60_000);
+  assert.equal(at({ rev: 2, status: "scheduled" }), AT + 60_000);
+  assert.equal(at({ rev: 3, status: "running" }), null);
+  assert.equal(at({ rev: 4, status: "retrying", next_attempt_at: "soon" }), null);
+});

@@ -165,7 +165,7 @@ fn begin(flags: &ConfigFlags) -> anyhow::Result<(WorkerConfig, Office, Bounds)> 
         turn: TURN,
         work: WORK,
         // Ctrl-C stops between two letters, and puts the others back in their places.
-        stop: shutdown::on_signal().context("cannot handle signals")?,
+        stop: shutdown::on_signal(|| {}).context("cannot handle signals")?,
     };
     Ok((config, office, bounds))
 }

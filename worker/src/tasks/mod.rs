@@ -7,4 +7,4 @@ mod output;
 
 pub use checksum::{Checksum, ChecksumArgs, RootError};
 pub use endpoint::{Endpoint, EndpointConfig, EndpointUrl, InvalidEndpoint};
-pub use exec::{Exec, ExecConfig, ExecLimits, InvalidExec};
+pub use exec::{Exec, ExecConfig, ExecLimits, InvalidExec, kill_programs};

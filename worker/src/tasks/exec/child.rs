@@ -1,11 +1,60 @@
 //! A child process with its whole process group.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::signal::unix::{SignalKind, signal};
+
+/// How long a program may take to start that was being started when all were killed.
+const START: Duration = Duration::from_millis(100);
+
+/// The groups that run, by their leaders' ids. One for the process, as its end is.
+static GROUPS: Mutex<Groups> = Mutex::new(Groups {
+    leaders: BTreeMap::new(),
+    closed: false,
+});
+
+struct Groups {
+    leaders: BTreeMap<i32, Pid>,
+    /// All were killed, and no more may start.
+    closed: bool,
+}
+
+fn groups() -> MutexGuard<'static, Groups> {
+    GROUPS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Kills every program that a job has started, with its whole group, and lets no other start: for
+/// a worker that is to end at once. What becomes of their jobs is not told; they go back to their
+/// queues when the process ends. Blocks for a tenth of a second.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "called by a thread of its own, whose last act it is"
+)]
+pub fn kill_programs() {
+    let mut groups = groups();
+    groups.closed = true;
+    for leader in groups.leaders.values() {
+        // A group that has ended already is no error of ours.
+        kill_process_group(*leader, Signal::KILL).ok();
+    }
+    drop(groups);
+    // One that is being started finds the door closed, and is killed by who started it.
+    std::thread::sleep(START);
+}
+
+/// Never returns when all programs were killed: the process ends, and what they died of is no
+/// outcome of their jobs.
+pub(super) async fn unless_all_were_killed() {
+    if groups().closed {
+        std::future::pending::<()>().await;
+    }
+}
 
 /// A child that leads a process group of its own. Dropping it kills the group.
 ///
@@ -45,14 +94,19 @@ impl ProcessGroup {
             stdout: child.stdout.take(),
             stderr: child.stderr.take(),
         };
-        Ok((
-            Self {
-                child,
-                leader,
-                reaped: false,
-            },
-            pipes,
-        ))
+        let group = Self {
+            child,
+            leader,
+            reaped: false,
+        };
+        let mut groups = groups();
+        if groups.closed {
+            drop(groups);
+            return Err(io::Error::other("the worker ends"));
+        }
+        groups.leaders.insert(leader.as_raw_pid(), leader);
+        drop(groups);
+        Ok((group, pipes))
     }
 
     /// Asks every process of the group to end.
@@ -88,14 +142,21 @@ impl ProcessGroup {
     /// Waits for the leader's end and removes it from the system's table. After this the group
     /// cannot be signalled any more.
     pub(super) async fn reap(&mut self) -> io::Result<ExitStatus> {
+        self.forget();
         let status = self.child.wait().await;
         self.reaped = true;
         status
+    }
+
+    /// From here on its id may be given to another.
+    fn forget(&self) {
+        groups().leaders.remove(&self.leader.as_raw_pid());
     }
 }
 
 impl Drop for ProcessGroup {
     fn drop(&mut self) {
+        self.forget();
         self.kill();
     }
 }

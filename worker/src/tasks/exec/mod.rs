@@ -54,7 +54,8 @@
 //! SIGTERM, and SIGKILL when `grace` (5 s) has passed. When the program has ended, the rest of its
 //! group is killed: at once, or after a second when it still holds stdout or stderr open. So no
 //! process outlives its job, save one that leaves the group (`setsid`), and all when the worker
-//! itself is killed with SIGKILL: they notice it by their closed pipes.
+//! itself is killed with SIGKILL: they notice it by their closed pipes. A worker that gets a second
+//! signal kills the groups of all its programs before it ends ([`kill_programs`]).
 
 mod attend;
 mod child;
@@ -75,7 +76,8 @@ use crate::registry::Handler;
 use crate::task::TaskContext;
 use crate::tasks::output::{Output, TooLarge};
 use attend::{Ending, attend, streams};
-use child::ProcessGroup;
+pub use child::kill_programs;
+use child::{ProcessGroup, unless_all_were_killed};
 use config::ALWAYS_PASSED;
 pub use config::{ExecConfig, InvalidExec};
 pub use limits::ExecLimits;
@@ -112,7 +114,10 @@ impl Exec {
         }
         let (mut group, pipes) = match ProcessGroup::spawn(self.command(&ctx)) {
             Ok(started) => started,
-            Err(error) => return self.spawn_failed(&error),
+            Err(error) => {
+                unless_all_were_killed().await;
+                return self.spawn_failed(&error);
+            }
         };
         let mut output = Output::new(
             self.config.max_output.bytes(),
@@ -123,6 +128,7 @@ impl Exec {
             let streams = pin!(streams(pipes, args, &mut output, &mut tail, &ctx));
             attend(&group, streams, ctx.cancelled(), self.config.grace.0).await
         };
+        unless_all_were_killed().await;
         group.kill();
         let status = group.reap().await;
         let result = output.finish(|said| said.tell(&ctx));

@@ -1,0 +1,63 @@
+//! Jobs that a worker hands back because it must stop.
+
+use std::time::Duration;
+
+use bellhop_common::config::HumanDuration;
+use bellhop_tests::stack::{Stack, no_args};
+use bellhop_worker::Registry;
+
+use crate::tasks::Gated;
+
+#[tokio::test]
+async fn a_job_that_is_handed_back_often_is_as_good_as_new() {
+    let stack = Stack::shared();
+    let gated = Gated::new();
+    let mut config = stack.worker_config();
+    config.shutdown.deadline = HumanDuration(Duration::ZERO);
+    // The first that counted as the death of its worker would send it to the quarantine.
+    config.jobs.max_redeliveries = 1;
+    config.jobs.max_attempts = 1;
+    let registry = || Registry::new().with(gated.clone());
+    let notifier = stack.notifier(stack.notifier_config()).await;
+    let mut ann = stack.client(&notifier, "ann").await;
+    // Declares the queue.
+    stack.worker(config.clone(), registry()).await.stop().await;
+    let id = stack.enqueue("gated", no_args(), "ann").await;
+    let rabbit = stack.rabbit().await;
+    for times in 1..=12 {
+        let worker = stack.worker(config.clone(), registry()).await;
+        let state = ann
+            .task_until(&id, |state| state["progress"]["percent"] == 50.0)
+            .await;
+        assert_eq!(state["attempt"], 1);
+        worker.stop().await;
+        assert_eq!(gated.times_begun(), times);
+        assert_eq!(rabbit.ready("jobs.default").await, 1);
+        assert_eq!(rabbit.ready("quarantine").await, 0);
+    }
+    let message = rabbit.take("jobs.default").await;
+    assert_eq!(message.headers["x-bellhop-hop"], "12");
+    assert_eq!(message.headers["x-bellhop-attempt"], "1");
+    let losses = message.headers.get("x-delivery-count");
+    assert!(
+        losses.is_none_or(|count| count.contains("(0)")),
+        "{losses:?}"
+    );
+
+    // It runs to its end like any other.
+    let headers: Vec<_> = message
+        .headers
+        .iter()
+        .filter(|(name, _)| name.starts_with("x-bellhop"))
+        .map(|(name, value)| (name.as_str(), value.clone()))
+        .collect();
+    rabbit
+        .publish_headed("jobs", "default", &message.body, &headers)
+        .await;
+    let worker = stack.worker(config, registry()).await;
+    gated.open();
+    let end = ann.task_to_end(&id).await.pop().unwrap();
+    assert_eq!(end["status"], "succeeded");
+    worker.stop().await;
+    notifier.stop().await;
+}

@@ -1,0 +1,283 @@
+//! What this worker is doing, for whoever asks.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bellhop_common::amqp::{Delivery, Message, Properties, Route, Source, ladder};
+use bellhop_common::wire::{
+    ASK_STATUS, MAX_REPORTED, Progress, QueueReport, RunningTask, WorkerReport,
+};
+use jiff::Timestamp;
+use metrics::{Gauge, counter, gauge};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tracing::debug;
+use uuid::Uuid;
+
+use crate::message::JobMessage;
+use crate::meter::Meter;
+use crate::metric;
+use crate::service::Service;
+
+/// Whoever asks does not wait longer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Questions that were asked while the worker could not answer; they are small.
+const QUESTIONS_BYTES: u32 = 64 * 1024;
+
+/// What runs here, and what ended.
+#[derive(Debug)]
+pub(crate) struct Board {
+    id: Uuid,
+    started_at: Timestamp,
+    began: Instant,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// In the order they began.
+    running: BTreeMap<u64, Entry>,
+    next: u64,
+    ended: BTreeMap<&'static str, Ended>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    task: RunningTask,
+    progress: Option<watch::Receiver<Option<Progress>>>,
+}
+
+#[derive(Debug)]
+struct Ended {
+    total: u64,
+    meter: Meter,
+}
+
+impl Board {
+    pub(crate) fn new() -> Self {
+        Self {
+            id: Uuid::now_v7(),
+            started_at: Timestamp::now(),
+            began: Instant::now(),
+            state: Mutex::default(),
+        }
+    }
+
+    /// An attempt begins; it runs until the answer is dropped. `label` is its kind as a metric's
+    /// label.
+    pub(crate) fn begin(&self, queue: &str, label: String, message: &JobMessage) -> Running<'_> {
+        let gauge = gauge!(metric::RUNNING, "queue" => queue.to_owned(), "kind" => label);
+        gauge.increment(1.0);
+        let job = &message.job;
+        let task = RunningTask {
+            task_id: job.id.clone(),
+            kind: job.kind.clone(),
+            user_id: job.user_id.clone(),
+            queue: queue.to_owned(),
+            attempt: message.attempt(),
+            since: Timestamp::now(),
+            percent: None,
+        };
+        let mut state = self.lock();
+        let number = state.next;
+        state.next += 1;
+        let progress = None;
+        state.running.insert(number, Entry { task, progress });
+        Running {
+            board: self,
+            number,
+            gauge,
+        }
+    }
+
+    /// An attempt ended. `label` is its kind as a metric's label.
+    pub(crate) fn count(&self, label: String, outcome: &'static str) {
+        counter!(metric::JOBS, "kind" => label, "outcome" => outcome).increment(1);
+        let mut state = self.lock();
+        let ended = state.ended.entry(outcome).or_insert_with(|| Ended {
+            total: 0,
+            meter: Meter::new(self.began),
+        });
+        ended.total += 1;
+        ended.meter.record(Instant::now());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn running_of(&self, queue: &str) -> u64 {
+        let of_queue = |entry: &&Entry| entry.task.queue == queue;
+        self.running.values().filter(of_queue).count() as u64
+    }
+
+    fn longest(&self) -> Vec<RunningTask> {
+        let longest = self.running.values().take(MAX_REPORTED);
+        let with_progress = longest.map(|entry| {
+            let progress = entry.progress.as_ref().map(|seen| seen.borrow().clone());
+            RunningTask {
+                percent: progress.flatten().and_then(|progress| progress.percent),
+                ..entry.task.clone()
+            }
+        });
+        with_progress.collect()
+    }
+}
+
+/// An attempt that runs, until dropped.
+#[derive(Debug)]
+pub(crate) struct Running<'a> {
+    board: &'a Board,
+    number: u64,
+    gauge: Gauge,
+}
+
+impl Running<'_> {
+    /// Where it says how far it is.
+    pub(crate) fn follow(&self, progress: watch::Receiver<Option<Progress>>) {
+        if let Some(entry) = self.board.lock().running.get_mut(&self.number) {
+            entry.progress = Some(progress);
+        }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.gauge.decrement(1.0);
+        self.board.lock().running.remove(&self.number);
+    }
+}
+
+/// Where questions come from.
+pub(crate) fn questions(service: &Service) -> Source {
+    Source::Own {
+        stem: service.names.worker(),
+        exchange: service.names.control(),
+        patterns: vec!["ask.#".into()],
+        max_bytes: QUESTIONS_BYTES,
+    }
+}
+
+/// Answers questions until the worker takes no more.
+pub(crate) async fn answer(service: Arc<Service>, mut questions: mpsc::Receiver<Delivery>) {
+    while let Some(question) = questions.recv().await {
+        if question.routing_key == ASK_STATUS {
+            reply(&service, &question.properties).await;
+        }
+        if let Err(error) = question.receipt.ack().await {
+            debug!(%error, "a question is gone with its connection");
+        }
+    }
+}
+
+async fn reply(service: &Service, question: &Properties) {
+    let Some(queue) = question.reply_to.as_deref() else {
+        return;
+    };
+    let message = Message {
+        // Texts, times and numbers: always JSON.
+        body: serde_json::to_vec(&report(service)).unwrap_or_default(),
+        correlation_id: question.correlation_id.clone(),
+        ..Message::default()
+    };
+    let route = Route {
+        exchange: "",
+        key: queue,
+        // Whoever asked may have left.
+        mandatory: false,
+    };
+    let publishing = service.publisher.publish(route, &message);
+    match timeout(ANSWER_TIMEOUT, publishing).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "a question was not answered"),
+        Err(_) => debug!("a question was not answered in time"),
+    }
+}
+
+fn report(service: &Service) -> WorkerReport {
+    let (board, now) = (&service.board, Instant::now());
+    let host = rustix::system::uname();
+    let mut state = board.lock();
+    let own = service.config.queues.iter();
+    let queues = own
+        .map(|(name, queue)| (name.as_str(), u64::from(queue.concurrency)))
+        .chain([(ladder::QUARANTINE, 1)])
+        .take(MAX_REPORTED)
+        .map(|(name, concurrency)| {
+            let running = state.running_of(name);
+            let queue = QueueReport {
+                concurrency,
+                running,
+            };
+            (name.to_owned(), queue)
+        });
+    WorkerReport {
+        id: board.id,
+        host: host.nodename().to_string_lossy().into_owned(),
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        started_at: board.started_at,
+        time: Timestamp::now(),
+        queues: queues.collect(),
+        kinds: service
+            .registry
+            .kinds()
+            .take(MAX_REPORTED)
+            .map(str::to_owned)
+            .collect(),
+        running: state.running.len() as u64,
+        tasks: state.longest(),
+        totals: state
+            .ended
+            .iter()
+            .map(|(outcome, ended)| ((*outcome).to_owned(), ended.total))
+            .collect(),
+        per_second: state
+            .ended
+            .iter_mut()
+            .map(|(outcome, ended)| ((*outcome).to_owned(), ended.meter.per_second(now)))
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(id: &str) -> JobMessage {
+        let body = format!(r#"{{"id": "{id}", "kind": "k", "user_id": "ann", "args": "secret"}}"#);
+        JobMessage::read("default", body.into_bytes(), Properties::default()).unwrap()
+    }
+
+    #[test]
+    fn the_longest_running_come_first_and_no_more_than_may() {
+        let board = Board::new();
+        let mut running: Vec<_> = (0..MAX_REPORTED + 20)
+            .map(|n| board.begin("default", "k".into(), &message(&format!("t{n}"))))
+            .collect();
+        drop(running.remove(0));
+        let tasks = board.lock().longest();
+        assert_eq!(tasks.len(), MAX_REPORTED);
+        assert_eq!(tasks[0].task_id, "t1");
+        assert_eq!(board.lock().running_of("default"), 119);
+        assert_eq!(board.lock().running_of("other"), 0);
+        assert!(!serde_json::to_string(&tasks).unwrap().contains("secret"));
+        drop(running);
+        assert!(board.lock().running.is_empty());
+    }
+
+    #[test]
+    fn a_task_shows_the_newest_progress() {
+        let board = Board::new();
+        let running = board.begin("default", "k".into(), &message("t"));
+        let (progress, seen) = watch::channel(None);
+        running.follow(seen);
+        assert_eq!(board.lock().longest()[0].percent, None);
+        progress.send_replace(Some(Progress::of(1, 4, "bytes")));
+        assert_eq!(board.lock().longest()[0].percent, Some(25.0));
+    }
+}
