@@ -8,6 +8,7 @@ use bellhop_common::config::{AmqpUrl, HumanDuration, HumanSize};
 use bellhop_common::telemetry::Component;
 use bellhop_tests::stack::{PATIENCE, Stack};
 use bellhop_worker::Registry;
+use futures_util::FutureExt as _;
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
@@ -103,6 +104,105 @@ async fn a_message_too_large_to_be_published_again_holds_no_queue_up() {
     let end = ann.task_to_end(&id).await.pop().unwrap();
     assert_eq!(end["status"], "succeeded");
     assert_eq!(rabbit.take("dead").await.body, large);
+    worker.stop().await;
+    notifier.stop().await;
+}
+
+#[tokio::test]
+async fn a_sender_that_gives_up_leaves_nothing_behind() {
+    const GIVEN_UP: usize = 40_000;
+    let config = Stack::shared().worker_config().amqp;
+    let names = Names::new(&config);
+    let topology = Topology::base(&names);
+    let (publisher, task) = Publisher::start(&config, "fickle", topology, Component::default());
+    let exchange = names.events();
+    let route = Route {
+        exchange: &exchange,
+        key: "live.user.nobody.note",
+        mandatory: false,
+    };
+    let message = Message {
+        body: b"{}".to_vec(),
+        ..Message::default()
+    };
+    let give_up = async |times: usize| {
+        for _ in 0..times / 20 {
+            for _ in 0..20 {
+                // Far enough to be on its way, and then dropped.
+                let _ = publisher.publish(route, &message).now_or_never();
+                tokio::task::yield_now().await;
+            }
+            publisher.publish(route, &message).await.unwrap();
+        }
+    };
+    give_up(GIVEN_UP / 10).await;
+    let before = resident_kib();
+    give_up(GIVEN_UP).await;
+    let grown = resident_kib().saturating_sub(before);
+    assert!(grown < 8 * 1024, "{grown} KiB for {GIVEN_UP} messages");
+    task.close().await;
+}
+
+fn resident_kib() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let figure = line.unwrap().split_whitespace().nth(1).unwrap();
+    figure.parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_missing_exchange_harms_no_other_message() {
+    const EACH: usize = 100;
+    let mut config = Stack::shared().worker_config().amqp;
+    config.publish_timeout = HumanDuration::from_secs(5);
+    let names = Names::new(&config);
+    let topology = Topology::base(&names).with_job_queue(&names, "beside");
+    let (publisher, task) = Publisher::start(&config, "wrong", topology, Component::default());
+    let exchange = names.jobs();
+    let publish = |exchange: String| {
+        let publisher = &publisher;
+        async move {
+            let route = Route {
+                exchange: &exchange,
+                key: "beside",
+                mandatory: true,
+            };
+            publisher.publish(route, &Message::default()).await
+        }
+    };
+    let good = (0..EACH).map(|_| publish(exchange.clone()));
+    let bad = (0..4).map(|_| publish(names.jobs() + ".missing"));
+    let (good, bad) = tokio::join!(
+        futures_util::future::join_all(good),
+        futures_util::future::join_all(bad)
+    );
+    assert!(good.iter().all(Result::is_ok), "{good:?}");
+    for result in bad {
+        let error = result.unwrap_err();
+        assert!(matches!(error, PublishError::Timeout { .. }), "{error}");
+        assert!(error.to_string().contains("no exchange"), "{error}");
+    }
+    task.close().await;
+}
+
+#[tokio::test]
+async fn headers_as_large_as_the_broker_takes_stop_no_worker() {
+    let stack = Stack::shared();
+    let worker = stack
+        .worker(stack.worker_config(), Registry::new().with(Count))
+        .await;
+    let notifier = stack.notifier(stack.notifier_config()).await;
+    let mut ann = stack.client(&notifier, "ann").await;
+    let rabbit = stack.rabbit().await;
+    let large = [("x", "y".repeat(120 * 1024))];
+    let wrong = "no job";
+    rabbit
+        .publish_headed("jobs", "default", wrong, &large)
+        .await;
+    let id = stack.enqueue("count", json!({"to": 3}), "ann").await;
+    let end = ann.task_to_end(&id).await.pop().unwrap();
+    assert_eq!(end["status"], "succeeded");
+    assert_eq!(rabbit.take("dead").await.body, wrong.as_bytes());
     worker.stop().await;
     notifier.stop().await;
 }

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
 use bellhop_common::enqueue::{Envelope, publish_status};
@@ -20,7 +20,7 @@ use crate::log_feed::LogFeed;
 use crate::message::JobMessage;
 use crate::outcome::Outcome;
 use crate::registry::Handler;
-use crate::renewal::renew;
+use crate::renewal::{self, renew};
 use crate::service::Service;
 use crate::status::Running;
 use crate::task::TaskContext;
@@ -86,7 +86,7 @@ pub(crate) async fn run(
         cancelled,
         limit,
     };
-    let (renewed, ended) = (AtomicBool::new(false), log.end());
+    let (renewed, ended) = (AtomicU8::new(0), log.end());
     let attempt = async {
         let message = &*message;
         let end = tokio::select! {
@@ -99,7 +99,7 @@ pub(crate) async fn run(
     };
     // Joined: what the handler logged last is told before its end is.
     let (end, ()) = tokio::join!(attempt, log.tell(service));
-    let renewed = renewed.load(Ordering::SeqCst);
+    let renewed = renewal::finish(service, message, &renewed).await;
     if renewed {
         message.replaced();
     }
@@ -207,19 +207,10 @@ async fn tell_progress(
     message: &JobMessage,
     mut seen: watch::Receiver<Option<Progress>>,
 ) -> Infallible {
-    let envelope = Envelope {
-        room: message.job.room_id.as_deref(),
-        traceparent: message.traceparent(),
-        ..Envelope::default()
-    };
     loop {
         let next = Instant::now() + PROGRESS_INTERVAL;
         let progress = seen.borrow_and_update().clone();
-        let status = feed.running(message, progress, Timestamp::now());
-        let told = publish_status(&service.publisher, &service.names, &status, envelope);
-        if let Err(error) = told.await {
-            debug!(%error, task_id = status.task_id, "a progress event was not sent");
-        }
+        Box::pin(tell_running(service, feed, message, progress)).await;
         sleep_until(next).await;
         let look_again = async {
             match feed.next_look(Timestamp::now()) {
@@ -234,5 +225,23 @@ async fn tell_progress(
             },
             () = look_again => {}
         }
+    }
+}
+
+async fn tell_running(
+    service: &Service,
+    feed: &mut Feed,
+    message: &JobMessage,
+    progress: Option<Progress>,
+) {
+    let status = feed.running(message, progress, Timestamp::now());
+    let envelope = Envelope {
+        room: message.job.room_id.as_deref(),
+        traceparent: message.traceparent(),
+        ..Envelope::default()
+    };
+    let told = publish_status(&service.publisher, &service.names, &status, envelope);
+    if let Err(error) = told.await {
+        debug!(%error, task_id = status.task_id, "a progress event was not sent");
     }
 }

@@ -98,13 +98,13 @@ impl LogFeed {
             }
             let next = Instant::now() + INTERVAL;
             tokio::select! {
-                () = self.publish(service) => {}
+                () = Box::pin(self.publish(service)) => {}
                 () = out_of_time(&ended) => return,
             }
             // Only the end of the wait or of the task; both go on.
             drop(timeout_at(next, ended.cancelled()).await);
         }
-        if timeout(LAST_LINES_TIMEOUT, self.publish(service))
+        if timeout(LAST_LINES_TIMEOUT, Box::pin(self.publish(service)))
             .await
             .is_err()
         {

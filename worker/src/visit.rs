@@ -62,72 +62,99 @@ enum Step {
 
 impl Visit {
     /// From the first look to the acknowledgement.
+    ///
+    /// What a waiting job does not need is boxed: ten thousand of them wait at once.
     pub(crate) async fn work(
         self,
         service: &Service,
         message: &mut JobMessage,
     ) -> Result<(), OutOfTime> {
-        let policy = service.policy(&message.job);
-        let mut feed = Feed::new(policy.max_attempts);
-        let standing = Standing {
-            in_doubt: self.in_doubt,
-            buried: false,
-        };
-        let handler = match self.first_step(service, message).await? {
-            Step::Run(handler) => handler,
-            Step::End(outcome) => {
-                return end(service, &mut feed, message, &outcome, standing).await;
-            }
-            Step::Finish(outcome) => {
-                let standing = Standing {
-                    in_doubt: false,
-                    buried: true,
-                };
-                return end(service, &mut feed, message, &outcome, standing).await;
-            }
-            Step::Duplicate(error) => {
-                feed.because(error);
-                let outcome = Outcome::Cancelled;
-                return end(service, &mut feed, message, &outcome, standing).await;
-            }
-            Step::Release => {
-                info!(task_id = message.job.id, "it was dealt with already");
-                release(service, message).await;
-                return Ok(());
-            }
-            Step::Wait(due) => return self.wait_until(service, &mut feed, message, due).await,
-            Step::Isolate => return self.isolate(service, &mut feed, message).await,
-        };
-        let _leave = match self.leave(service, message).await? {
-            Leave::Granted(leave) => leave,
-            Leave::After(wait) => {
-                let wait = put_off(wait, message.deferrals(), jitter());
-                let again = Again {
-                    deferrals: message.deferrals() + 1,
-                    ..self.same_again(message, later(Timestamp::now(), wait))
-                };
-                counter!(metric::DEFERRED, "kind" => message.job.kind.clone()).increment(1);
-                return self.go_again(service, &mut feed, message, &again).await;
-            }
+        let mut feed = Feed::new(service.policy(&message.job).max_attempts);
+        let prepared = Box::pin(self.prepare(service, &mut feed, message)).await?;
+        let Some(handler) = prepared else {
+            return Ok(());
         };
         let _place = tokio::select! {
             biased;
             () = service.stop.cancelled() => return Err(OutOfTime),
             () = self.cancel.cancelled() => {
-                let outcome = Outcome::Cancelled;
-                return end(service, &mut feed, message, &outcome, standing).await;
+                let ending = self.cancelled(service, &mut feed, message);
+                return Box::pin(ending).await;
             }
             place = service.places.take(self.lane.index) => place,
             // The broker waits for an acknowledgement all the while.
             () = tokio::time::sleep(service.config.jobs.ack_timeout.0 / 2) => {
                 let again = self.same_again(message, Timestamp::now());
-                return self.go_again(service, &mut feed, message, &again).await;
+                let going = self.go_again(service, &mut feed, message, &again);
+                return Box::pin(going).await;
+            }
+        };
+        // With the place in hand: a permit or a turn of the kind must not be spent on waiting.
+        let _leave = match self.leave(service, message).await? {
+            Leave::Granted(leave) => leave,
+            Leave::After(wait) => {
+                let putting_off = self.put_off(service, &mut feed, message, wait);
+                return Box::pin(putting_off).await;
             }
         };
         if self.in_doubt {
-            note_begun(service, message).await?;
+            Box::pin(note_begun(service, message)).await?;
         }
         self.run(service, &mut feed, message, handler).await
+    }
+
+    /// It was cancelled before it began.
+    async fn cancelled(
+        &self,
+        service: &Service,
+        feed: &mut Feed,
+        message: &JobMessage,
+    ) -> Result<(), OutOfTime> {
+        let standing = Standing {
+            in_doubt: self.in_doubt,
+            buried: false,
+        };
+        end(service, feed, message, &Outcome::Cancelled, standing).await
+    }
+
+    /// Up to the wait for a place; `None` if the job does not run here and now, and is settled.
+    async fn prepare(
+        &self,
+        service: &Service,
+        feed: &mut Feed,
+        message: &JobMessage,
+    ) -> Result<Option<Arc<dyn Handler>>, OutOfTime> {
+        let mut standing = Standing {
+            in_doubt: self.in_doubt,
+            buried: false,
+        };
+        let outcome = match self.first_step(service, message).await? {
+            Step::Run(handler) => return Ok(Some(handler)),
+            Step::End(outcome) => outcome,
+            Step::Finish(outcome) => {
+                standing.buried = true;
+                outcome
+            }
+            Step::Duplicate(error) => {
+                feed.because(error);
+                Outcome::Cancelled
+            }
+            Step::Release => {
+                info!(task_id = message.job.id, "it was dealt with already");
+                release(service, message).await;
+                return Ok(None);
+            }
+            Step::Wait(due) => {
+                self.wait_until(service, feed, message, due).await?;
+                return Ok(None);
+            }
+            Step::Isolate => {
+                self.isolate(service, feed, message).await?;
+                return Ok(None);
+            }
+        };
+        end(service, feed, message, &outcome, standing).await?;
+        Ok(None)
     }
 
     /// What the message itself, the ledger and the orders say.
@@ -152,7 +179,9 @@ impl Visit {
             return Ok(Step::Duplicate(error));
         }
         let too_often = losses >= service.config.jobs.max_redeliveries;
-        if too_often && self.lane.is_quarantine {
+        // Alone twice as often: who is there may be innocent and unlucky.
+        let hopeless = losses >= service.config.jobs.max_redeliveries.saturating_mul(2);
+        if hopeless && self.lane.is_quarantine {
             return Ok(Step::End(lost_too_often(losses)));
         }
         if !self.lane.is_quarantine && (too_often || message.returns() >= MOST_RETURNS) {
@@ -234,16 +263,15 @@ impl Visit {
             End::Outcome(outcome) => {
                 let policy = service.policy(&message.job);
                 let verdict = policy.judge(outcome, message.attempt(), jitter());
-                self.settle(service, feed, message, verdict).await
+                Box::pin(self.settle(service, feed, message, verdict)).await
             }
             End::Abandoned => {
                 service.board.count(kind, "abandoned");
-                self.hand_back(service, message).await;
-                Ok(())
+                Box::pin(self.hand_back(service, message)).await
             }
         };
         if renewed && settled.is_ok() {
-            spend(service, message).await;
+            Box::pin(spend(service, message)).await;
         }
         if settled.is_err() {
             warn!(
@@ -306,6 +334,22 @@ impl Visit {
         Ok(())
     }
 
+    async fn put_off(
+        &self,
+        service: &Service,
+        feed: &mut Feed,
+        message: &JobMessage,
+        wait: Duration,
+    ) -> Result<(), OutOfTime> {
+        let wait = put_off(wait, message.deferrals(), jitter());
+        let again = Again {
+            deferrals: message.deferrals().saturating_add(1),
+            ..self.same_again(message, later(Timestamp::now(), wait))
+        };
+        counter!(metric::DEFERRED, "kind" => message.job.kind.clone()).increment(1);
+        self.go_again(service, feed, message, &again).await
+    }
+
     async fn isolate(
         &self,
         service: &Service,
@@ -365,7 +409,7 @@ impl Visit {
             due,
             attempt: message.attempt(),
             deferrals: message.deferrals(),
-            alone: self.lane.is_quarantine,
+            alone: message.is_alone(),
             // What a dead worker had under way may arrive after we asked the ledger.
             once: self.in_doubt,
         }
@@ -373,7 +417,10 @@ impl Visit {
 
     /// Another worker runs it, without this attempt having counted. Through the ladder: a message
     /// that is merely returned looks as if its worker had died.
-    async fn hand_back(&self, service: &Service, message: &JobMessage) {
+    ///
+    /// Only what was confirmed is let go: a renewed message that could not be handed back is still
+    /// needed.
+    async fn hand_back(&self, service: &Service, message: &JobMessage) -> Result<(), OutOfTime> {
         let task_id = &message.job.id;
         warn!(task_id, "out of time, the job goes back to its queue");
         let again = self.same_again(message, Timestamp::now());
@@ -386,9 +433,12 @@ impl Visit {
         };
         let placing = service.publisher.publish(route, &delayed.message);
         match tokio::time::timeout(Duration::from_secs(1), placing).await {
-            Ok(Ok(())) => release(service, message).await,
+            Ok(Ok(())) => {
+                release(service, message).await;
+                Ok(())
+            }
             // The broker notices when the connection closes.
-            _ => drop(service.in_hand.let_go(message)),
+            _ => Err(OutOfTime),
         }
     }
 }
@@ -405,6 +455,8 @@ fn unknown_kind(service: &Service, kind: &str) -> Outcome {
 }
 
 fn lost_too_often(times: u32) -> Outcome {
-    let message = format!("its worker died {times} times while running it and nothing else");
+    let message = format!(
+        "its worker died {times} times while running it, at last apart from the jobs of its queue"
+    );
     Outcome::fail("worker_lost", message)
 }

@@ -14,7 +14,7 @@ use lapin::{Channel, Connection};
 use thiserror::Error;
 use tokio::time::{sleep, timeout};
 
-use super::connect::{ConnectError, close, connect};
+use super::connect::{ConnectError, FOREIGN_FRAME, close, connect};
 use super::delivery::{Delivery, Receipt, SettleError};
 use super::topology::Topology;
 use crate::config::AmqpConfig;
@@ -138,7 +138,7 @@ impl Browser {
         wait: Duration,
     ) -> Result<Self, BrowseError> {
         let limit = config.connect_timeout.0;
-        let connection = connect(config, name).await?;
+        let connection = connect(config, name, FOREIGN_FRAME).await?;
         let opening = async {
             let declaring = async {
                 let channel = connection.create_channel().await?;

@@ -72,10 +72,18 @@ fn parse(url: &str) -> Result<AMQPUri, ConnectError> {
     url.parse().map_err(ConnectError::Url)
 }
 
-pub(super) async fn connect(config: &AmqpConfig, name: &str) -> Result<Connection, ConnectError> {
+/// `frame_max` is in bytes; one that the address asks for comes first.
+pub(super) async fn connect(
+    config: &AmqpConfig,
+    name: &str,
+    frame_max: u32,
+) -> Result<Connection, ConnectError> {
     let mut uri = parse(config.url.expose())?;
     let heartbeat = u16::try_from(config.heartbeat.0.as_secs()).unwrap_or(u16::MAX);
     uri.query.heartbeat.get_or_insert(heartbeat.max(1));
+    // Said in advance even where it is the broker's own: lapin's buffers are 64 frames, and only
+    // those that need not grow cost no memory before they are used.
+    uri.query.frame_max.get_or_insert(frame_max);
     let tls = read_tls(&config.tls).await?;
     let limit = config.connect_timeout.0;
     let socket = Arc::new(Mutex::new(None));
@@ -151,8 +159,19 @@ async fn read(path: &Path) -> Result<Vec<u8>, ConnectError> {
         })
 }
 
+/// The largest frame of a connection that takes what others wrote, in bytes: RabbitMQ's default. The
+/// headers of a message are one frame whatever we ask for, and lapin breaks with a broker that sends
+/// a larger one, again and again as the message is delivered again.
+pub(super) const FOREIGN_FRAME: u32 = 128 * 1024;
+
+/// The largest frame of a connection that takes nothing but what we wrote, in bytes.
+pub(super) const OWN_FRAME: u32 = 64 * 1024;
+
 /// What a connection is used for.
 pub(super) trait Session: Send {
+    /// The largest frame, in bytes.
+    const FRAME_MAX: u32;
+
     /// Declares what it needs, reports itself up, and works until the connection breaks. Dropped
     /// when it is to stop.
     fn serve(
@@ -189,8 +208,8 @@ pub(super) enum SessionError {
 }
 
 /// Gives a session one connection after the other until `stop`.
-pub(super) async fn supervise(
-    mut session: impl Session,
+pub(super) async fn supervise<S: Session>(
+    mut session: S,
     config: AmqpConfig,
     name: String,
     health: Component,
@@ -199,7 +218,7 @@ pub(super) async fn supervise(
     let mut failures = 0;
     loop {
         let attempt = tokio::select! {
-            attempt = connect(&config, &name) => attempt,
+            attempt = connect(&config, &name, S::FRAME_MAX) => attempt,
             () = stop.cancelled() => return,
         };
         match attempt {

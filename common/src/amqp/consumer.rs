@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::connect::{Session, SessionError, fatal, in_time, supervise};
+use super::connect::{FOREIGN_FRAME, Session, SessionError, fatal, in_time, supervise};
 use super::delivery::Delivery;
 use super::topology::{Topology, bind};
 use crate::config::AmqpConfig;
@@ -234,6 +234,8 @@ impl ConsumeSession {
 }
 
 impl Session for ConsumeSession {
+    const FRAME_MAX: u32 = FOREIGN_FRAME;
+
     async fn serve(&mut self, connection: &Arc<Connection>, health: &Component) -> SessionError {
         let Err(error) = self.consume(connection, health).await;
         error

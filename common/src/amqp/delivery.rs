@@ -187,8 +187,8 @@ impl Properties {
     }
 }
 
-/// AMQP's smallest common frame has 128 KiB, and all headers must fit into one.
-const MAX_KEPT_HEADERS: usize = 64 * 1024;
+/// All headers must fit into one [frame](super::connect::OWN_FRAME) with ours and the properties.
+const MAX_KEPT_HEADERS: usize = 40 * 1024;
 
 fn settled(
     answer: Result<lapin::Result<bool>, tokio::time::error::Elapsed>,

@@ -11,7 +11,7 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
-use super::connect::{ConnectError, connect};
+use super::connect::{ConnectError, OWN_FRAME, connect};
 use super::topology::{Exchange, ExchangeKind, Names, Topology};
 use crate::config::AmqpConfig;
 use crate::tls;
@@ -77,7 +77,7 @@ impl Inquiry {
     /// [`InquiryError::Connect`].
     pub async fn open(config: &AmqpConfig, name: &str) -> Result<Self, InquiryError> {
         tls::install_provider();
-        let connecting = connect(config, name);
+        let connecting = connect(config, name, OWN_FRAME);
         let connection = connecting.await.map_err(|source| InquiryError::Connect {
             url: config.url.to_string(),
             source,

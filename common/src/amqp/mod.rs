@@ -8,6 +8,7 @@
 //! takes. lapin's own recovery is off: it gives up after some attempts, and a channel error leaves
 //! its streams pending for ever.
 
+mod batch;
 mod browser;
 mod channels;
 mod claim;
@@ -16,6 +17,7 @@ mod consumer;
 mod delivery;
 mod inquiry;
 pub mod ladder;
+mod outbox;
 mod publisher;
 mod topology;
 

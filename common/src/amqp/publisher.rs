@@ -9,21 +9,27 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use lapin::{Connection, Event};
 use thiserror::Error;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{interval, sleep, timeout_at};
+use tokio::time::{Instant, interval, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::channels::{Channels, MANDATORY_CHANNELS, verdict};
-use super::connect::{Session, SessionError, fatal, in_time, is_soft, supervise};
+use super::batch::{Fate, Outgoing};
+use super::channels::Channels;
+use super::connect::{OWN_FRAME, Session, SessionError, fatal, in_time, is_soft, supervise};
+use super::outbox::Outbox;
 use super::topology::Topology;
 use crate::config::AmqpConfig;
 use crate::telemetry::Component;
 use crate::wire::{MAX_KEY_BYTES, header};
 
-/// How many messages may wait for a confirm at once; more wait for their turn.
-const MAX_IN_FLIGHT: usize = 1024;
+/// How many bytes of bodies may wait to be written; more wait for their turn with their senders.
+/// A larger body goes when there is no other.
+const MAX_WAITING_BYTES: usize = 16 * 1024 * 1024;
+
+/// How many claims may be asked for at once, each on a channel of its own.
+const MAX_CLAIMS: usize = 16;
 
 /// Between two tries on a connection that is sound.
 const CHANNEL_RETRY: Duration = Duration::from_millis(200);
@@ -127,20 +133,17 @@ enum Link {
     Down,
     /// The broker is out of memory or disk. lapin would queue what we write without a bound.
     Blocked,
-    Up {
-        channels: Arc<Channels>,
-        /// Counts connections, so that a failed publish can wait for the next one.
-        generation: u64,
-    },
+    Up(Arc<Channels>),
 }
 
 /// Publishes with confirms over one supervised connection. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Publisher {
     link: watch::Receiver<Link>,
-    in_flight: Arc<Semaphore>,
-    mandatory: Arc<Semaphore>,
-    broken: Arc<Notify>,
+    outbox: mpsc::Sender<Outgoing>,
+    /// A permit for each byte that may wait.
+    room: Arc<Semaphore>,
+    claims: Arc<Semaphore>,
     timeout: Duration,
     max_bytes: usize,
 }
@@ -172,13 +175,13 @@ impl Publisher {
         health: Component,
     ) -> (Self, PublisherTask) {
         let (sender, link) = watch::channel(Link::Down);
-        let broken = Arc::new(Notify::new());
+        let (outbox, messages) = Outbox::new(config.publish_timeout.0);
         let stop = CancellationToken::new();
         let session = PublishSession {
             topology,
             link: sender,
+            outbox: messages,
             generation: 0,
-            broken: Arc::clone(&broken),
             limit: config.connect_timeout.0,
         };
         let supervised = supervise(
@@ -190,9 +193,9 @@ impl Publisher {
         );
         let publisher = Self {
             link,
-            in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
-            mandatory: Arc::new(Semaphore::new(MANDATORY_CHANNELS)),
-            broken,
+            outbox,
+            room: Arc::new(Semaphore::new(MAX_WAITING_BYTES)),
+            claims: Arc::new(Semaphore::new(MAX_CLAIMS)),
             timeout: config.publish_timeout.0,
             max_bytes: config.max_message_size.bytes(),
         };
@@ -204,8 +207,8 @@ impl Publisher {
     /// earlier one may be gone: the broker may have come back without its data.
     #[must_use]
     pub fn generation(&self) -> u64 {
-        match *self.link.borrow() {
-            Link::Up { generation, .. } => generation,
+        match &*self.link.borrow() {
+            Link::Up(channels) => channels.generation(),
             Link::Down | Link::Blocked => 0,
         }
     }
@@ -217,13 +220,8 @@ impl Publisher {
     pub async fn declare(&self, topology: &Topology) -> Result<(), PublishError> {
         let mut last = None;
         let declaring = async {
-            let mut link = self.link.clone();
             loop {
-                let up = link.wait_for(|link| matches!(link, Link::Up { .. })).await;
-                let channels = match &*up.map_err(|_| PublishError::Closed)? {
-                    Link::Up { channels, .. } => Arc::clone(channels),
-                    Link::Down | Link::Blocked => continue,
-                };
+                let channels = self.sound_channels().await?;
                 match channels.declare(topology).await {
                     Ok(()) => return Ok(()),
                     Err(error) => last = Some(error),
@@ -254,9 +252,9 @@ impl Publisher {
         if route.key.len() > MAX_KEY_BYTES {
             return Err(PublishError::KeyTooLong(route.key.len()));
         }
-        let deadline = tokio::time::Instant::now() + self.timeout;
+        let deadline = Instant::now() + self.timeout;
         let mut last = None;
-        let confirmed = self.until_confirmed(route, message, &mut last);
+        let confirmed = self.until_confirmed(route, message, deadline, &mut last);
         match timeout_at(deadline, confirmed).await {
             Ok(result) => result,
             Err(_) => Err(PublishError::Timeout {
@@ -271,9 +269,9 @@ impl Publisher {
         self.timeout
     }
 
-    /// Waits for the right to one of the few channels besides the shared one.
+    /// Waits for the right to a channel of one's own.
     pub(super) async fn place_for_channel(&self) -> Result<SemaphorePermit<'_>, PublishError> {
-        let place = self.mandatory.acquire().await;
+        let place = self.claims.acquire().await;
         place.map_err(|_| PublishError::Closed)
     }
 
@@ -281,8 +279,8 @@ impl Publisher {
     pub(super) async fn sound_channels(&self) -> Result<Arc<Channels>, PublishError> {
         let mut link = self.link.clone();
         loop {
-            let up = link.wait_for(|link| matches!(link, Link::Up { .. })).await;
-            if let Link::Up { channels, .. } = &*up.map_err(|_| PublishError::Closed)? {
+            let up = link.wait_for(|link| matches!(link, Link::Up(_))).await;
+            if let Link::Up(channels) = &*up.map_err(|_| PublishError::Closed)? {
                 return Ok(Arc::clone(channels));
             }
         }
@@ -292,49 +290,47 @@ impl Publisher {
         &self,
         route: Route<'_>,
         message: &Message,
+        deadline: Instant,
         last: &mut Option<lapin::Error>,
     ) -> Result<(), PublishError> {
-        let closed = |_| PublishError::Closed;
-        let places = if route.mandatory {
-            &self.mandatory
-        } else {
-            &self.in_flight
-        };
-        let _place = places.acquire().await.map_err(|_| PublishError::Closed)?;
-        let mut link = self.link.clone();
-        let mut tried = 0;
+        let (exchange, key) = (|| route.exchange.to_owned(), || route.key.to_owned());
+        let bytes = message.body.len().min(MAX_WAITING_BYTES);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let mut alone = false;
         let mut message = Cow::Borrowed(message);
         loop {
-            let (channels, generation) = {
-                let up = link
-                    .wait_for(
-                        |link| matches!(link, Link::Up { generation, .. } if *generation > tried),
-                    )
-                    .await
-                    .map_err(closed)?;
-                match &*up {
-                    Link::Up {
-                        channels,
-                        generation,
-                    } => (Arc::clone(channels), *generation),
-                    Link::Down | Link::Blocked => continue,
+            let room = Arc::clone(&self.room).acquire_many_owned(bytes).await;
+            let room = room.map_err(|_| PublishError::Closed)?;
+            let (outgoing, told) = Outgoing::new(route, &message, alone, deadline, room);
+            let sent = self.outbox.send(outgoing).await;
+            sent.map_err(|_| PublishError::Closed)?;
+            match told.await {
+                Ok(Ok(Fate::Kept)) => return Ok(()),
+                Ok(Ok(Fate::Returned(reason))) => {
+                    return Err(PublishError::Unroutable {
+                        exchange: exchange(),
+                        key: key(),
+                        reason,
+                    });
                 }
-            };
-            match channels.send(route, &message).await {
-                Ok(confirmation) => return verdict(route, confirmation),
-                Err(error) => {
+                Ok(Ok(Fate::Refused)) => {
+                    return Err(PublishError::Refused {
+                        exchange: exchange(),
+                        key: key(),
+                    });
+                }
+                Ok(Err(error)) => {
+                    // It or a neighbour was what the broker closed the channel for.
+                    alone = is_soft(&error);
                     *last = Some(error);
-                    let headers = &mut message.to_mut().headers;
-                    headers.insert(header::ONCE.to_owned(), "1".to_owned());
-                    if channels.are_sound() {
-                        // Only the channel of this message broke; the next try gets another.
-                        sleep(CHANNEL_RETRY).await;
-                    } else {
-                        tried = generation;
-                        self.broken.notify_one();
-                    }
                 }
+                // The connection went, and the confirm with it.
+                Err(_) => {}
             }
+            // The broker may have the first one all the same.
+            let headers = &mut message.to_mut().headers;
+            headers.insert(header::ONCE.to_owned(), "1".to_owned());
+            sleep(CHANNEL_RETRY).await;
         }
     }
 }
@@ -342,57 +338,50 @@ impl Publisher {
 struct PublishSession {
     topology: Topology,
     link: watch::Sender<Link>,
+    outbox: Outbox,
+    /// How many connections there have been.
     generation: u64,
-    broken: Arc<Notify>,
     limit: Duration,
 }
 
 impl PublishSession {
-    async fn open(&self, connection: &Arc<Connection>) -> Result<Arc<Channels>, SessionError> {
-        let opening = async {
-            let channels = Channels::open(connection).await?;
-            self.topology.declare(channels.shared()).await?;
-            Ok(Arc::new(channels))
-        };
-        in_time(self.limit, "declare exchanges and queues", opening).await
-    }
-
     async fn watch_over(
         &mut self,
         connection: &Arc<Connection>,
         health: &Component,
     ) -> Result<Infallible, SessionError> {
         let mut events = Box::pin(connection.events_listener());
-        let channels = self.open(connection).await?;
         self.generation += 1;
-        let up = Link::Up {
-            channels: Arc::clone(&channels),
-            generation: self.generation,
-        };
-        self.link.send_replace(up.clone());
+        let channels = Arc::new(Channels::new(Arc::clone(connection), self.generation));
+        let declaring = channels.declare(&self.topology);
+        in_time(self.limit, "declare exchanges and queues", declaring).await?;
+        self.link.send_replace(Link::Up(Arc::clone(&channels)));
         health.up();
         let mut liveness = interval(LIVENESS_CHECK);
+        let mut may_write = true;
         loop {
             tokio::select! {
                 event = events.next() => match fatal(event) {
-                    // Of another channel than the shared one: whoever uses it has the answer.
+                    // Of one channel: whoever uses it has the answer.
                     Err(SessionError::Broker(error)) if is_soft(&error) && channels.are_sound() => {}
                     event => match event? {
                     Some(Event::ConnectionBlocked(reason)) => {
                         warn!(reason, "RabbitMQ takes no messages for now");
                         health.down();
+                        may_write = false;
                         self.link.send_replace(Link::Blocked);
                     }
                     Some(Event::ConnectionUnblocked) => {
                         info!("RabbitMQ takes messages again");
                         health.up();
-                        self.link.send_replace(up.clone());
+                        may_write = true;
+                        self.link.send_replace(Link::Up(Arc::clone(&channels)));
                     }
                     _ => {}
                     },
                 },
                 _ = liveness.tick() => {}
-                () = self.broken.notified() => {}
+                () = self.outbox.turn(&channels, may_write) => {}
             }
             if !channels.are_sound() {
                 return Err(SessionError::ChannelBroken);
@@ -402,9 +391,12 @@ impl PublishSession {
 }
 
 impl Session for PublishSession {
+    const FRAME_MAX: u32 = OWN_FRAME;
+
     async fn serve(&mut self, connection: &Arc<Connection>, health: &Component) -> SessionError {
         let Err(error) = self.watch_over(connection, health).await;
         self.link.send_replace(Link::Down);
+        self.outbox.disconnected();
         error
     }
 }
