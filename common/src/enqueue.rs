@@ -82,8 +82,11 @@ pub async fn enqueue(
         }
     }
     if let Err(error) = put_in(publisher, names, queue, job, headers, now).await {
-        // Or the caller's next try would be sent to a job that is not there.
-        unique::release(publisher, names, job).await;
+        // Or the caller's next try would be sent to a job that is not there. After a timeout it may
+        // be there.
+        if !matches!(error, EnqueueError::Publish(PublishError::Timeout { .. })) {
+            unique::release(publisher, names, job).await;
+        }
         return Err(error);
     }
     Ok(Enqueued {

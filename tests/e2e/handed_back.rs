@@ -33,7 +33,7 @@ async fn a_job_that_is_handed_back_often_is_as_good_as_new() {
         worker.stop().await;
         assert_eq!(gated.times_begun(), times);
         assert_eq!(rabbit.ready("jobs.default").await, 1);
-        assert_eq!(rabbit.ready("quarantine").await, 0);
+        assert_eq!(rabbit.ready("quarantine.default").await, 0);
     }
     let message = rabbit.take("jobs.default").await;
     assert_eq!(message.headers["x-bellhop-hop"], "12");

@@ -142,7 +142,7 @@ async fn a_job_that_kills_its_worker_dies_alone() {
     for neighbour in &neighbours {
         assert_eq!(ends[neighbour]["status"], "succeeded");
     }
-    assert_eq!(lives, 5, "twice among others, twice alone");
+    assert_eq!(lives, 7, "twice among others, four times alone");
     let rabbit = stack.rabbit().await;
     let letter = rabbit.take("dead").await;
     assert_eq!(letter.headers["x-bellhop-reason"], "worker_lost");

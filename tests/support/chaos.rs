@@ -77,7 +77,7 @@ impl Run {
             .declare("watched", "stream", "events", "stored.user.#")
             .await;
         rabbit
-            .declare("isolated", "classic", "delay", "#.quarantine")
+            .declare("isolated", "classic", "delay", "#.quarantine.*")
             .await;
         let stream = StreamWatch::start(&stack.worker_config().amqp, "watched");
         let name = format!("bellhop-chaos-{}", Uuid::now_v7().simple());
@@ -146,7 +146,7 @@ impl Run {
         let rabbit = self.stack.rabbit().await;
         let queues = [
             "jobs.default",
-            "quarantine",
+            "quarantine.default",
             "delay.00",
             "delay.01",
             "delay.02",

@@ -268,6 +268,11 @@ impl QueueConfig {
         if name.is_empty() || name.len() > 128 {
             problems.push(format!("queue name {name:?} must have 1 to 128 bytes"));
         }
+        if name.contains(['*', '#']) {
+            problems.push(format!(
+                "queue name {name:?} must not have `*` or `#`, which are patterns to RabbitMQ"
+            ));
+        }
         problems
     }
 }

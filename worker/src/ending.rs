@@ -94,7 +94,7 @@ pub(crate) async fn look_up(service: &Service, message: &JobMessage) -> Result<K
         .look_up(message.settlement(), message.end_id());
     tokio::select! {
         known = asking => known.ok_or(OutOfTime),
-        () = service.abandon.cancelled() => Err(OutOfTime),
+        () = service.out_of_time() => Err(OutOfTime),
     }
 }
 

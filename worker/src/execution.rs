@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
 use bellhop_common::enqueue::{Envelope, post_status};
@@ -20,7 +20,7 @@ use crate::log_feed::LogFeed;
 use crate::message::JobMessage;
 use crate::outcome::Outcome;
 use crate::registry::Handler;
-use crate::renewal::renew;
+use crate::renewal::{self, renew};
 use crate::service::Service;
 use crate::status::Running;
 use crate::task::TaskContext;
@@ -86,7 +86,7 @@ pub(crate) async fn run(
         cancelled,
         limit,
     };
-    let (renewed, ended) = (AtomicBool::new(false), log.end());
+    let (renewed, ended) = (AtomicU8::new(0), log.end());
     // Boxed, or the future has room for two of each.
     let attempt = Box::pin(async {
         let message = &*message;
@@ -100,7 +100,7 @@ pub(crate) async fn run(
     });
     // Joined: what the handler logged last is told before its end is.
     let (end, ()) = tokio::join!(attempt, Box::pin(log.tell(service)));
-    let renewed = renewed.load(Ordering::SeqCst);
+    let renewed = Box::pin(renewal::finish(service, message, &renewed)).await;
     if renewed {
         message.replaced();
     }

@@ -44,7 +44,9 @@ fn write(parent: &JobMessage, job: &Job, in_doubt: bool) -> Result<Message, Stri
         .traceparent()
         .map(|trace| (header::TRACEPARENT, trace));
     let once = in_doubt.then_some((header::ONCE, "1"));
-    for (name, value) in trace.into_iter().chain(once) {
+    let end = parent.end_id().to_string();
+    let origin = Some((header::ORIGIN, end.as_str()));
+    for (name, value) in trace.into_iter().chain(once).chain(origin) {
         message.headers.insert(name.to_owned(), value.to_owned());
     }
     Ok(message)

@@ -1,11 +1,11 @@
 //! The jobs this worker has in hand, so that a redelivery does not run one twice.
 //!
 //! When the connection breaks, the broker requeues what we had, while we go on running it. The
-//! redelivered message is then matched with the run by the job's id: the run takes over the new
+//! redelivered message is then matched with the run: the run takes over the new
 //! receipt. What ended while the broker was away is found in the [ledger](crate::ledger).
 //!
-//! A job's next message, for another attempt say, may arrive before its predecessor is let go: the
-//! two are told apart by their hop.
+//! A job's next message, for another attempt say, may arrive before its predecessor is let go: each
+//! is known by its settlement.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use bellhop_common::amqp::Receipt;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::message::JobMessage;
 
@@ -30,17 +31,15 @@ pub(crate) enum Arrival {
 
 #[derive(Debug, Default)]
 pub(crate) struct InHand {
-    jobs: Mutex<HashMap<MessageKey, Held>>,
+    jobs: Mutex<HashMap<Uuid, Held>>,
 }
-
-/// A job's id and its message's hop.
-type MessageKey = (String, u32);
 
 #[derive(Debug)]
 struct Held {
     /// Absent while a renewed message is under way.
     receipt: Option<Receipt>,
     received: Instant,
+    task_id: String,
     user_id: String,
     cancel: CancellationToken,
 }
@@ -48,7 +47,7 @@ struct Held {
 impl InHand {
     /// A delivery arrived.
     pub(crate) fn arrived(&self, message: &JobMessage, receipt: Receipt, now: Instant) -> Arrival {
-        match self.lock().entry(key(message)) {
+        match self.lock().entry(message.settlement()) {
             Entry::Occupied(mut held) => {
                 let held = held.get_mut();
                 // What is still ours cannot come again: this is another message of the job. If it
@@ -65,6 +64,7 @@ impl InHand {
                 place.insert(Held {
                     receipt: Some(receipt),
                     received: now,
+                    task_id: message.job.id.clone(),
                     user_id: message.job.user_id.clone(),
                     cancel: cancel.clone(),
                 });
@@ -75,14 +75,14 @@ impl InHand {
 
     /// A job is done with, or given up. The receipt to settle, if it still is in hand.
     pub(crate) fn let_go(&self, message: &JobMessage) -> Option<Receipt> {
-        self.lock().remove(&key(message))?.receipt
+        self.lock().remove(&message.settlement())?.receipt
     }
 
     /// Whether somebody else may have the job's message by now.
     pub(crate) fn may_be_elsewhere(&self, message: &JobMessage) -> bool {
         let jobs = self.lock();
         let receipt = jobs
-            .get(&key(message))
+            .get(&message.settlement())
             .and_then(|held| held.receipt.as_ref());
         !receipt.is_some_and(Receipt::is_valid)
     }
@@ -90,10 +90,10 @@ impl InHand {
     /// Asks a job to end; whether it is in hand and of this user.
     pub(crate) fn cancel(&self, id: &str, user_id: Option<&str>) -> bool {
         let jobs = self.lock();
-        let held = jobs.iter().filter(|((held_id, _), held)| {
-            held_id == id && user_id.is_none_or(|user| user == held.user_id)
-        });
-        let tokens: Vec<_> = held.map(|(_, held)| held.cancel.clone()).collect();
+        let held = jobs
+            .values()
+            .filter(|held| held.task_id == id && user_id.is_none_or(|user| user == held.user_id));
+        let tokens: Vec<_> = held.map(|held| held.cancel.clone()).collect();
         drop(jobs);
         for token in &tokens {
             token.cancel();
@@ -109,7 +109,7 @@ impl InHand {
         now: Instant,
     ) -> Option<Instant> {
         let jobs = self.lock();
-        let held = jobs.get(&key(message))?;
+        let held = jobs.get(&message.settlement())?;
         Some(held.received + limit).filter(|due| *due > now)
     }
 
@@ -117,17 +117,13 @@ impl InHand {
     /// of the old one.
     pub(crate) fn renewed(&self, message: &JobMessage) -> Option<Receipt> {
         let mut jobs = self.lock();
-        let mut held = jobs.remove(&key(message))?;
+        let mut held = jobs.remove(&message.settlement())?;
         let receipt = held.receipt.take();
-        jobs.insert((message.job.id.clone(), message.hop() + 1), held);
+        jobs.insert(message.next_settlement(), held);
         receipt
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<MessageKey, Held>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Held>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn key(message: &JobMessage) -> MessageKey {
-    (message.job.id.clone(), message.hop())
 }

@@ -1,9 +1,11 @@
 //! From a delivery to a visit: what it is, and whether it is in hand already.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bellhop_common::amqp::{Delivery, Receipt};
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use metrics::counter;
 use tokio::sync::mpsc;
@@ -63,7 +65,7 @@ async fn take_one(service: &Arc<Service>, lane: &Arc<Lane>, delivery: Delivery) 
         .map_err(|no_task| Box::new(Unreadable::task(&lane.queue, *no_task)))
         .and_then(|(body, properties)| JobMessage::read(&lane.queue, body, properties));
     let message = match read {
-        Ok(message) if lane.is_quarantine => message.home(),
+        Ok(message) if lane.is_quarantine => message.isolated(),
         Ok(message) => message,
         Err(unreadable) => {
             let owned = Arc::clone(service);
@@ -93,7 +95,11 @@ async fn take_one(service: &Arc<Service>, lane: &Arc<Lane>, delivery: Delivery) 
             // Boxed, or the future has room for two of them.
             let mut message = Box::new(message);
             service.tracker.spawn(async move {
-                if visit.work(&owned, &mut message).await.is_err() {
+                let working = AssertUnwindSafe(visit.work(&owned, &mut message));
+                // A handler's panic ends its attempt elsewhere; one of ours must not leave the job
+                // in hand for ever.
+                let worked = working.catch_unwind().await;
+                if !matches!(worked, Ok(Ok(()))) {
                     // Unsettled: it goes back to its queue when the connection closes.
                     drop(owned.in_hand.let_go(&message));
                     debug!(task_id = message.job.id, "the job goes back to its queue");

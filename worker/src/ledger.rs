@@ -34,8 +34,11 @@ const WINDOW: u64 = 100_000;
 /// How long the ledger is followed after the last question.
 const IDLE: Duration = Duration::from_mins(1);
 
+/// How long the stream may be silent before the mark is looked for anew.
+const MARK_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// How many messages of the stream are under way at once.
-const PREFETCH: u16 = 1000;
+const PREFETCH: u16 = 200;
 
 /// How many questions wait; they are answered together.
 const QUESTIONS: usize = 1024;
@@ -187,17 +190,18 @@ impl Reader {
             while let Ok(question) = questions.try_recv() {
                 batch.push(question);
             }
-            let mark = self.set_mark().await;
+            let mut mark = self.set_mark().await;
             let mut following = match self.following.take() {
                 Some(following) => following,
                 None => self.begin().await,
             };
-            while let Some(delivery) = following.deliveries.recv().await {
-                let found = delivery.properties.message_id.as_deref() == Some(&mark);
-                following.take(delivery).await;
-                if found {
-                    break;
-                }
+            // A broker that came back without its data has a new stream, in which the mark may lie
+            // before the place that is read next.
+            while !following.read_to(&mark).await {
+                warn!("the ledger ends before its mark, reading it anew");
+                following.consumer.close().await;
+                mark = self.set_mark().await;
+                following = self.begin().await;
             }
             for question in batch {
                 let known = following.records.look_up(question.settlement, question.end);
@@ -300,6 +304,18 @@ impl Reader {
 }
 
 impl Following {
+    /// Reads up to a mark; whether it comes.
+    async fn read_to(&mut self, mark: &str) -> bool {
+        while let Ok(Some(delivery)) = timeout(MARK_TIMEOUT, self.deliveries.recv()).await {
+            let found = delivery.properties.message_id.as_deref() == Some(mark);
+            self.take(delivery).await;
+            if found {
+                return true;
+            }
+        }
+        false
+    }
+
     async fn take(&mut self, delivery: Delivery) {
         self.records.take(&delivery);
         if let Err(error) = delivery.receipt.ack().await {

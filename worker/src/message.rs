@@ -28,6 +28,8 @@ pub(crate) struct JobMessage {
     pub(crate) queue: String,
     /// How often it was published again.
     hop: u32,
+    /// Whether it came from the quarantine.
+    is_alone: bool,
 }
 
 /// How a job goes on.
@@ -71,6 +73,7 @@ impl JobMessage {
                 job,
                 queue: queue.to_owned(),
                 hop: number(&properties, header::HOP).unwrap_or(0),
+                is_alone: false,
                 body,
                 properties,
             }),
@@ -83,12 +86,15 @@ impl JobMessage {
         }
     }
 
-    /// The same for the queue of jobs that run alone, which come from any other.
-    pub(crate) fn home(mut self) -> Self {
-        if let Some(queue) = self.properties.headers.get(header::QUEUE) {
-            self.queue.clone_from(queue);
-        }
+    /// The same for a queue's jobs that run apart from the others.
+    pub(crate) fn isolated(mut self) -> Self {
+        self.is_alone = true;
         self
+    }
+
+    /// Whether it runs apart from the others of its queue.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.is_alone
     }
 
     pub(crate) fn attempt(&self) -> u32 {
@@ -122,7 +128,8 @@ impl JobMessage {
         self.hop == 0
     }
 
-    pub(crate) fn hop(&self) -> u32 {
+    #[cfg(test)]
+    fn hop(&self) -> u32 {
         self.hop
     }
 
@@ -163,7 +170,16 @@ impl JobMessage {
 
     /// Identifies this message of the job: whatever is published to be done with it carries this.
     pub(crate) fn settlement(&self) -> Uuid {
-        let name = format!("{}/{}/{}", self.job.id, self.origin(), self.hop);
+        self.settlement_of(self.hop)
+    }
+
+    /// The same of the message that takes the place of this one.
+    pub(crate) fn next_settlement(&self) -> Uuid {
+        self.settlement_of(self.hop.saturating_add(1))
+    }
+
+    fn settlement_of(&self, hop: u32) -> Uuid {
+        let name = format!("{}/{}/{hop}", self.job.id, self.origin());
         Uuid::new_v5(&NAMESPACE, name.as_bytes())
     }
 
@@ -189,15 +205,19 @@ impl JobMessage {
         let wait = Duration::try_from(again.due.duration_since(now)).unwrap_or_default();
         let wait = wait.min(LONGEST_WAIT).min(Duration::from_secs(MAX_DELAY_S));
         let destination = if again.alone {
-            ladder::QUARANTINE.to_owned()
+            ladder::quarantine(&self.queue)
         } else {
             ladder::job_queue(&self.queue)
         };
         let mut message = self.copy();
+        // Of a dead letter that somebody moved by hand: the ledger would take it for buried.
+        for name in [header::REASON, header::ERROR, header::DIED_AT] {
+            message.headers.remove(name);
+        }
         let since = self.since().unwrap_or(now);
         for (name, value) in [
             (header::ATTEMPT, again.attempt.to_string()),
-            (header::HOP, (self.hop + 1).to_string()),
+            (header::HOP, self.hop.saturating_add(1).to_string()),
             (header::SINCE, since.to_string()),
             (header::ORIGIN, self.origin()),
             (header::DUE, again.due.to_string()),
@@ -226,7 +246,7 @@ impl JobMessage {
 
     /// From here on the message is the one that [`again`](Self::again) made.
     pub(crate) fn replaced(&mut self) {
-        self.hop += 1;
+        self.hop = self.hop.saturating_add(1);
     }
 
     /// The job as a dead letter.
@@ -405,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_in_quarantine_comes_home() {
+    fn a_job_in_quarantine_begins_anew() {
         let suspect = message(&job(), &[("x-delivery-count", "3")]);
         assert_eq!((suspect.losses(1), suspect.losses(9)), (2, 3));
         let alone = Again {
@@ -413,14 +433,14 @@ mod tests {
             ..again(now())
         };
         let delayed = suspect.again(&alone, now());
-        assert!(delayed.key.ends_with(".quarantine"));
+        assert!(delayed.key.ends_with(".quarantine.default"));
         let properties = Properties {
             headers: delayed.message.headers,
             ..Properties::default()
         };
-        let there = JobMessage::read("quarantine", delayed.message.body, properties).unwrap();
-        let there = there.home();
-        assert_eq!((there.queue.as_str(), there.returns()), ("default", 0));
+        let there = JobMessage::read("default", delayed.message.body, properties).unwrap();
+        let there = there.isolated();
+        assert_eq!((there.is_alone(), there.returns()), (true, 0));
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(crate) struct Orders {
 #[derive(Debug, Default)]
 struct Book {
     cancelled: HashMap<String, Vec<Cancel>>,
-    spent: HashSet<(String, u32)>,
+    spent: HashSet<Uuid>,
     /// Oldest first, to forget them in order.
     order: VecDeque<Order>,
 }
@@ -72,8 +72,7 @@ impl Orders {
 
     /// Whether this message is of no use any more.
     pub(crate) fn is_spent(&self, message: &JobMessage) -> bool {
-        let message = (message.job.id.clone(), message.hop());
-        self.lock().spent.contains(&message)
+        self.lock().spent.contains(&message.settlement())
     }
 
     fn lock(&self) -> MutexGuard<'_, Book> {
@@ -96,8 +95,8 @@ impl Book {
                     user_id: user_id.clone(),
                     time: *time,
                 }),
-            Order::Spent { task_id, hop } => {
-                self.spent.insert((task_id.clone(), *hop));
+            Order::Spent { settlement } => {
+                self.spent.insert(*settlement);
             }
         }
         self.order.push_back(order);
@@ -118,8 +117,8 @@ impl Book {
                     }
                 }
             }
-            Order::Spent { task_id, hop } => {
-                self.spent.remove(&(task_id, hop));
+            Order::Spent { settlement } => {
+                self.spent.remove(&settlement);
             }
         }
     }
@@ -243,14 +242,20 @@ mod tests {
 
     #[test]
     fn the_oldest_orders_are_forgotten() {
-        let spent = |hop| Order::Spent {
-            task_id: "t".into(),
-            hop,
+        let of_hop = |hop: &str| message(&[("x-bellhop-hop", hop)]);
+        let spent = |hop: &str| Order::Spent {
+            settlement: of_hop(hop).settlement(),
         };
-        let orders = orders([cancel("t", None), spent(0), spent(1), spent(2), spent(3)]);
+        let orders = orders([
+            cancel("t", None),
+            spent("0"),
+            spent("1"),
+            spent("2"),
+            spent("3"),
+        ]);
         assert!(!orders.cancels(&message(&[])));
         assert!(!orders.is_spent(&message(&[])));
-        assert!(orders.is_spent(&message(&[("x-bellhop-hop", "1")])));
+        assert!(orders.is_spent(&of_hop("1")));
         let book = orders.lock();
         assert_eq!((book.order.len(), book.spent.len()), (3, 3));
         assert!(book.cancelled.is_empty());

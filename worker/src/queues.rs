@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use bellhop_common::amqp::{
-    Consumer, Names, Source, StreamPosition, Subscription, Topology, ladder,
-};
+use bellhop_common::amqp::{Consumer, Names, Source, StreamPosition, Subscription, Topology};
 use bellhop_common::telemetry::Health;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
@@ -30,19 +28,21 @@ pub(crate) fn topology(config: &WorkerConfig, names: &Names) -> Topology {
     }
 }
 
-/// The places that all queues share, in the order of the queues' names, and the quarantine last.
+/// The places that all queues share, in the order of the queues' names, and then their
+/// quarantines.
 pub(crate) fn places(config: &WorkerConfig) -> Arc<Places> {
     let shares = config.queues.values().map(|queue| Share {
         most: usize::from(queue.concurrency),
         priority: queue.priority,
         weight: queue.weight,
     });
-    let quarantine = Share {
+    // First of all: there are few, and somebody has waited long for each.
+    let quarantines = config.queues.values().map(|_| Share {
         most: 1,
-        priority: i32::MIN,
+        priority: i32::MAX,
         weight: 1,
-    };
-    let shares: Vec<_> = shares.chain([quarantine]).collect();
+    });
+    let shares: Vec<_> = shares.chain(quarantines).collect();
     let own = shares.iter().map(|share| share.most).sum();
     let all = config.jobs.concurrency.map_or(own, usize::from);
     Places::new(all, shares)
@@ -81,13 +81,14 @@ pub(crate) fn start(
         let source = Source::Queue(service.names.job_queue(queue));
         let priority = settings.consumer_priority;
         serve(source, settings.concurrency, priority, lane);
+        let quarantine = Lane {
+            queue: queue.clone(),
+            index: service.config.queues.len() + index,
+            is_quarantine: true,
+        };
+        let source = Source::Queue(service.names.quarantine(queue));
+        serve(source, 1, priority, quarantine);
     }
-    let quarantine = Lane {
-        queue: ladder::QUARANTINE.to_owned(),
-        index: service.config.queues.len(),
-        is_quarantine: true,
-    };
-    serve(Source::Queue(service.names.quarantine()), 1, 0, quarantine);
     subscriptions.extend(cron::start(
         &service.config.cron,
         &service.registry,

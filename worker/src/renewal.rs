@@ -6,7 +6,7 @@
 //! worker dies, the copy is the job; if the attempt ends, the copy is spent.
 
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use bellhop_common::wire::Order;
@@ -21,12 +21,16 @@ use crate::settle::{acknowledge, order, place};
 /// After the longest time that the attempt and its end can take.
 const MARGIN: Duration = Duration::from_mins(2);
 
+/// How far a renewal is; 0 at first.
+const BEGUN: u8 = 1;
+const DONE: u8 = 2;
+
 /// Trades the message of an attempt that may take `limit` from now on. Never ends.
 pub(crate) async fn renew(
     service: &Service,
     message: &JobMessage,
     limit: Duration,
-    renewed: &AtomicBool,
+    state: &AtomicU8,
 ) -> Infallible {
     let began = Timestamp::now();
     while let Some(due) = service
@@ -35,8 +39,19 @@ pub(crate) async fn renew(
     {
         sleep_until(due.into()).await;
     }
-    Box::pin(replace(service, message, limit, began, renewed)).await;
+    state.store(BEGUN, Ordering::SeqCst);
+    Box::pin(replace(service, message, limit, began, state)).await;
     std::future::pending().await
+}
+
+/// Brings a renewal to its end that was given up half-way, because the attempt ended meanwhile: the
+/// copy may be at the broker. Whether there is one.
+pub(crate) async fn finish(service: &Service, message: &JobMessage, state: &AtomicU8) -> bool {
+    if state.load(Ordering::SeqCst) == BEGUN {
+        let now = Timestamp::now();
+        Box::pin(replace(service, message, Duration::ZERO, now, state)).await;
+    }
+    state.load(Ordering::SeqCst) == DONE
 }
 
 fn patience(service: &Service) -> Duration {
@@ -48,7 +63,7 @@ async fn replace(
     message: &JobMessage,
     limit: Duration,
     began: Timestamp,
-    renewed: &AtomicBool,
+    state: &AtomicU8,
 ) {
     let id = &message.job.id;
     warn!(
@@ -56,17 +71,18 @@ async fn replace(
         patience = ?patience(service),
         "the job has taken 80 % of the broker's patience (jobs.ack_timeout); its message is renewed"
     );
-    let over = limit + service.config.jobs.grace.0 + MARGIN;
+    let grace = service.config.jobs.grace.0;
+    let over = limit.saturating_add(grace).saturating_add(MARGIN);
     let again = Again {
         due: later(began, over),
         attempt: message.attempt(),
         deferrals: 0,
-        alone: false,
+        alone: message.is_alone(),
         once: true,
     };
     if matches!(place(service, message, &again).await, Ok(Ok(()))) {
         // Before the acknowledgement: from here on the copy is this run's message.
-        renewed.store(true, Ordering::SeqCst);
+        state.store(DONE, Ordering::SeqCst);
         if let Some(receipt) = service.in_hand.renewed(message) {
             acknowledge(receipt, id).await;
         }
@@ -77,8 +93,7 @@ async fn replace(
 /// The copy of a renewed message is of no use any more: its run has come to an end.
 pub(crate) async fn spend(service: &Service, message: &JobMessage) {
     let spent = Order::Spent {
-        task_id: message.job.id.clone(),
-        hop: message.hop(),
+        settlement: message.settlement(),
     };
     if order(service, &spent).await.is_err() {
         warn!(

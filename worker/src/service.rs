@@ -9,7 +9,7 @@ use bellhop_common::telemetry::{Health, Metrics, MetricsError};
 use bellhop_common::tls;
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -30,6 +30,9 @@ use crate::status::Board;
 
 /// How long the broker may take to hear that we take no more.
 const QUIET: Duration = Duration::from_secs(1);
+
+/// How long an outcome may take to reach the broker once jobs are given up.
+const LAST_WORDS: Duration = Duration::from_millis(1500);
 
 /// Why the worker cannot run.
 #[derive(Debug, Error)]
@@ -147,6 +150,15 @@ fn start_pages(
         Limits::default(),
         shutdown.clone(),
     ));
+}
+
+impl Service {
+    /// Fires when an outcome can wait no longer for the broker: a while after jobs were given up,
+    /// because some end just then, as they were asked to.
+    pub(crate) async fn out_of_time(&self) {
+        self.abandon.cancelled().await;
+        sleep(self.config.jobs.grace.0 + LAST_WORDS).await;
+    }
 }
 
 async fn drain(service: &Service, consumer: &Consumer) {

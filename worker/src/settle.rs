@@ -266,6 +266,6 @@ where
     };
     tokio::select! {
         placed = trying => Ok(placed),
-        () = service.abandon.cancelled() => Err(OutOfTime),
+        () = service.out_of_time() => Err(OutOfTime),
     }
 }

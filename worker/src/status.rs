@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bellhop_common::amqp::{Delivery, Message, Properties, Route, Source, ladder};
+use bellhop_common::amqp::{Delivery, Message, Properties, Route, Source};
 use bellhop_common::wire::{
     ASK_STATUS, MAX_REPORTED, Progress, QueueReport, RunningTask, WorkerReport,
 };
@@ -205,7 +205,6 @@ fn report(service: &Service) -> WorkerReport {
     let own = service.config.queues.iter();
     let queues = own
         .map(|(name, queue)| (name.as_str(), u64::from(queue.concurrency)))
-        .chain([(ladder::QUARANTINE, 1)])
         .take(MAX_REPORTED)
         .map(|(name, concurrency)| {
             let running = state.running_of(name);

@@ -9,7 +9,6 @@ use bellhop_common::unique;
 use bellhop_common::wire::TaskError;
 use jiff::Timestamp;
 use metrics::{counter, histogram};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -72,25 +71,30 @@ impl Visit {
     ) -> Result<(), OutOfTime> {
         let mut feed = Feed::new(service.policy(&message.job).max_attempts);
         let prepared = Box::pin(self.prepare(service, &mut feed, message)).await?;
-        let Some((handler, _leave)) = prepared else {
+        let Some(handler) = prepared else {
             return Ok(());
         };
         let _place = tokio::select! {
             biased;
             () = service.stop.cancelled() => return Err(OutOfTime),
             () = self.cancel.cancelled() => {
-                let outcome = Outcome::Cancelled;
-                let standing = Standing {
-                    in_doubt: self.in_doubt,
-                    buried: false,
-                };
-                return Box::pin(end(service, &mut feed, message, &outcome, standing)).await;
+                let ending = self.cancelled(service, &mut feed, message);
+                return Box::pin(ending).await;
             }
             place = service.places.take(self.lane.index) => place,
             // The broker waits for an acknowledgement all the while.
             () = tokio::time::sleep(service.config.jobs.ack_timeout.0 / 2) => {
                 let again = self.same_again(message, Timestamp::now());
-                return Box::pin(self.go_again(service, &mut feed, message, &again)).await;
+                let going = self.go_again(service, &mut feed, message, &again);
+                return Box::pin(going).await;
+            }
+        };
+        // With the place in hand: a permit or a turn of the kind must not be spent on waiting.
+        let _leave = match self.leave(service, message).await? {
+            Leave::Granted(leave) => leave,
+            Leave::After(wait) => {
+                let putting_off = self.put_off(service, &mut feed, message, wait);
+                return Box::pin(putting_off).await;
             }
         };
         if self.in_doubt {
@@ -99,37 +103,36 @@ impl Visit {
         self.run(service, &mut feed, message, handler).await
     }
 
+    /// It was cancelled before it began.
+    async fn cancelled(
+        &self,
+        service: &Service,
+        feed: &mut Feed,
+        message: &JobMessage,
+    ) -> Result<(), OutOfTime> {
+        let standing = Standing {
+            in_doubt: self.in_doubt,
+            buried: false,
+        };
+        end(service, feed, message, &Outcome::Cancelled, standing).await
+    }
+
     /// Up to the wait for a place; `None` if the job does not run here and now, and is settled.
     async fn prepare(
         &self,
         service: &Service,
         feed: &mut Feed,
         message: &JobMessage,
-    ) -> Result<Option<(Arc<dyn Handler>, Option<OwnedSemaphorePermit>)>, OutOfTime> {
+    ) -> Result<Option<Arc<dyn Handler>>, OutOfTime> {
         let mut standing = Standing {
             in_doubt: self.in_doubt,
             buried: false,
         };
         let outcome = match self.first_step(service, message).await? {
-            Step::Run(handler) => match self.leave(service, message).await? {
-                Leave::Granted(leave) => return Ok(Some((handler, leave))),
-                Leave::After(wait) => {
-                    let wait = put_off(wait, message.deferrals(), jitter());
-                    let again = Again {
-                        deferrals: message.deferrals() + 1,
-                        ..self.same_again(message, later(Timestamp::now(), wait))
-                    };
-                    counter!(metric::DEFERRED, "kind" => message.job.kind.clone()).increment(1);
-                    Box::pin(self.go_again(service, feed, message, &again)).await?;
-                    return Ok(None);
-                }
-            },
+            Step::Run(handler) => return Ok(Some(handler)),
             Step::End(outcome) => outcome,
             Step::Finish(outcome) => {
-                standing = Standing {
-                    in_doubt: false,
-                    buried: true,
-                };
+                standing.buried = true;
                 outcome
             }
             Step::Duplicate(error) => {
@@ -176,7 +179,9 @@ impl Visit {
             return Ok(Step::Duplicate(error));
         }
         let too_often = losses >= service.config.jobs.max_redeliveries;
-        if too_often && self.lane.is_quarantine {
+        // Alone twice as often: who is there may be innocent and unlucky.
+        let hopeless = losses >= service.config.jobs.max_redeliveries.saturating_mul(2);
+        if hopeless && self.lane.is_quarantine {
             return Ok(Step::End(lost_too_often(losses)));
         }
         if !self.lane.is_quarantine && (too_often || message.returns() >= MOST_RETURNS) {
@@ -262,8 +267,7 @@ impl Visit {
             }
             End::Abandoned => {
                 service.board.count(kind, "abandoned");
-                Box::pin(self.hand_back(service, message)).await;
-                Ok(())
+                Box::pin(self.hand_back(service, message)).await
             }
         };
         if renewed && settled.is_ok() {
@@ -330,6 +334,22 @@ impl Visit {
         Ok(())
     }
 
+    async fn put_off(
+        &self,
+        service: &Service,
+        feed: &mut Feed,
+        message: &JobMessage,
+        wait: Duration,
+    ) -> Result<(), OutOfTime> {
+        let wait = put_off(wait, message.deferrals(), jitter());
+        let again = Again {
+            deferrals: message.deferrals().saturating_add(1),
+            ..self.same_again(message, later(Timestamp::now(), wait))
+        };
+        counter!(metric::DEFERRED, "kind" => message.job.kind.clone()).increment(1);
+        self.go_again(service, feed, message, &again).await
+    }
+
     async fn isolate(
         &self,
         service: &Service,
@@ -389,7 +409,7 @@ impl Visit {
             due,
             attempt: message.attempt(),
             deferrals: message.deferrals(),
-            alone: self.lane.is_quarantine,
+            alone: message.is_alone(),
             // What a dead worker had under way may arrive after we asked the ledger.
             once: self.in_doubt,
         }
@@ -397,7 +417,10 @@ impl Visit {
 
     /// Another worker runs it, without this attempt having counted. Through the ladder: a message
     /// that is merely returned looks as if its worker had died.
-    async fn hand_back(&self, service: &Service, message: &JobMessage) {
+    ///
+    /// Only what was confirmed is let go: a renewed message that could not be handed back is still
+    /// needed.
+    async fn hand_back(&self, service: &Service, message: &JobMessage) -> Result<(), OutOfTime> {
         let task_id = &message.job.id;
         warn!(task_id, "out of time, the job goes back to its queue");
         let again = self.same_again(message, Timestamp::now());
@@ -410,9 +433,12 @@ impl Visit {
         };
         let placing = service.publisher.publish(route, &delayed.message);
         match tokio::time::timeout(Duration::from_secs(1), placing).await {
-            Ok(Ok(())) => release(service, message).await,
+            Ok(Ok(())) => {
+                release(service, message).await;
+                Ok(())
+            }
             // The broker notices when the connection closes.
-            _ => drop(service.in_hand.let_go(message)),
+            _ => Err(OutOfTime),
         }
     }
 }
@@ -429,6 +455,8 @@ fn unknown_kind(service: &Service, kind: &str) -> Outcome {
 }
 
 fn lost_too_often(times: u32) -> Outcome {
-    let message = format!("its worker died {times} times while running it and nothing else");
+    let message = format!(
+        "its worker died {times} times while running it, at last apart from the jobs of its queue"
+    );
     Outcome::fail("worker_lost", message)
 }

@@ -11,11 +11,20 @@ use super::topology::Topology;
 #[derive(Debug)]
 pub(super) struct Channels {
     connection: Arc<Connection>,
+    generation: u64,
 }
 
 impl Channels {
-    pub(super) const fn new(connection: Arc<Connection>) -> Self {
-        Self { connection }
+    pub(super) const fn new(connection: Arc<Connection>, generation: u64) -> Self {
+        Self {
+            connection,
+            generation,
+        }
+    }
+
+    /// Which connection of its publisher this is, from 1.
+    pub(super) const fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Whether the connection still takes messages.

@@ -11,8 +11,11 @@ use std::time::Duration;
 /// How many rungs there may be.
 pub const LEVELS: u8 = 28;
 
-/// The destination of jobs that run alone.
-pub const QUARANTINE: &str = "quarantine";
+/// The destination of jobs that run apart from the others of their queue.
+#[must_use]
+pub fn quarantine(queue: &str) -> String {
+    format!("quarantine.{queue}")
+}
 
 /// The destination that is a queue of jobs.
 #[must_use]

@@ -133,11 +133,7 @@ enum Link {
     Down,
     /// The broker is out of memory or disk. lapin would queue what we write without a bound.
     Blocked,
-    Up {
-        channels: Arc<Channels>,
-        /// Counts connections.
-        generation: u64,
-    },
+    Up(Arc<Channels>),
 }
 
 /// Publishes with confirms over one supervised connection. Clones share it.
@@ -184,8 +180,8 @@ impl Publisher {
         let session = PublishSession {
             topology,
             link: sender,
-            generation: 0,
             outbox: messages,
+            generation: 0,
             limit: config.connect_timeout.0,
         };
         let supervised = supervise(
@@ -211,8 +207,8 @@ impl Publisher {
     /// earlier one may be gone: the broker may have come back without its data.
     #[must_use]
     pub fn generation(&self) -> u64 {
-        match *self.link.borrow() {
-            Link::Up { generation, .. } => generation,
+        match &*self.link.borrow() {
+            Link::Up(channels) => channels.generation(),
             Link::Down | Link::Blocked => 0,
         }
     }
@@ -307,8 +303,8 @@ impl Publisher {
     pub(super) async fn sound_channels(&self) -> Result<Arc<Channels>, PublishError> {
         let mut link = self.link.clone();
         loop {
-            let up = link.wait_for(|link| matches!(link, Link::Up { .. })).await;
-            if let Link::Up { channels, .. } = &*up.map_err(|_| PublishError::Closed)? {
+            let up = link.wait_for(|link| matches!(link, Link::Up(_))).await;
+            if let Link::Up(channels) = &*up.map_err(|_| PublishError::Closed)? {
                 return Ok(Arc::clone(channels));
             }
         }
@@ -324,8 +320,8 @@ impl Publisher {
         let (exchange, key) = (|| route.exchange.to_owned(), || route.key.to_owned());
         let bytes = message.body.len().min(MAX_WAITING_BYTES);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let mut message = Cow::Borrowed(message);
         let mut alone = false;
+        let mut message = Cow::Borrowed(message);
         loop {
             let room = Arc::clone(&self.room).acquire_many_owned(bytes).await;
             let room = room.map_err(|_| PublishError::Closed)?;
@@ -357,6 +353,7 @@ impl Publisher {
                 // The connection went, and the confirm with it.
                 Err(_) => {}
             }
+            // The broker may have the first one all the same.
             let headers = &mut message.to_mut().headers;
             headers.insert(header::ONCE.to_owned(), "1".to_owned());
             sleep(CHANNEL_RETRY).await;
@@ -393,8 +390,9 @@ impl Turn<'_> {
 struct PublishSession {
     topology: Topology,
     link: watch::Sender<Link>,
-    generation: u64,
     outbox: Outbox,
+    /// How many connections there have been.
+    generation: u64,
     limit: Duration,
 }
 
@@ -405,15 +403,11 @@ impl PublishSession {
         health: &Component,
     ) -> Result<Infallible, SessionError> {
         let mut events = Box::pin(connection.events_listener());
-        let channels = Arc::new(Channels::new(Arc::clone(connection)));
+        self.generation += 1;
+        let channels = Arc::new(Channels::new(Arc::clone(connection), self.generation));
         let declaring = channels.declare(&self.topology);
         in_time(self.limit, "declare exchanges and queues", declaring).await?;
-        self.generation += 1;
-        let up = Link::Up {
-            channels: Arc::clone(&channels),
-            generation: self.generation,
-        };
-        self.link.send_replace(up.clone());
+        self.link.send_replace(Link::Up(Arc::clone(&channels)));
         health.up();
         let mut liveness = interval(LIVENESS_CHECK);
         let mut may_write = true;
@@ -433,7 +427,7 @@ impl PublishSession {
                         info!("RabbitMQ takes messages again");
                         health.up();
                         may_write = true;
-                        self.link.send_replace(up.clone());
+                        self.link.send_replace(Link::Up(Arc::clone(&channels)));
                     }
                     _ => {}
                     },

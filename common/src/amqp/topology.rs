@@ -115,10 +115,11 @@ impl Names {
         format!("{}delay.due", self.prefix)
     }
 
-    /// Queue: jobs that came back too often because their worker died; they run alone.
+    /// Queue: jobs of a queue that came back too often because their worker died; they run one at
+    /// a time.
     #[must_use]
-    pub fn quarantine(&self) -> String {
-        format!("{}quarantine", self.prefix)
+    pub fn quarantine(&self, queue: &str) -> String {
+        format!("{}quarantine.{queue}", self.prefix)
     }
 
     /// Stream: every message that a worker was done with, and how.
@@ -340,9 +341,6 @@ impl Topology {
             age: SETTLED_AGE,
             bytes: SETTLED_BYTES,
         };
-        let quarantine = QueueKind::Ordered {
-            dead_letters: names.dead(),
-        };
         topology
             .chain(names.delay_due(), names.delay(), &ladder::no_wait())
             .queue(names.settled(), settled)
@@ -353,12 +351,6 @@ impl Topology {
                 names.settled(),
                 names.events(),
                 "stored.user.*.task.status_changed.#",
-            )
-            .queue(names.quarantine(), quarantine)
-            .bind(
-                names.quarantine(),
-                names.delay_due(),
-                &ladder::arrivals(ladder::QUARANTINE),
             )
     }
 
@@ -390,10 +382,21 @@ impl Topology {
         topology
     }
 
-    /// Adds the queue that jobs of this name go to.
+    /// Adds the queue that jobs of this name go to, and its quarantine.
     #[must_use]
     pub fn with_job_queue(self, names: &Names, queue: &str) -> Self {
         self.queue(
+            names.quarantine(queue),
+            QueueKind::Ordered {
+                dead_letters: names.dead(),
+            },
+        )
+        .bind(
+            names.quarantine(queue),
+            names.delay_due(),
+            &ladder::arrivals(&ladder::quarantine(queue)),
+        )
+        .queue(
             names.job_queue(queue),
             QueueKind::Work {
                 dead_letters: names.dead(),
@@ -663,7 +666,7 @@ mod tests {
                  queue bellhop.inbox\n\
                  queue bellhop.orders\n\
                  queue bellhop.settled\n\
-                 queue bellhop.quarantine\n\
+                 queue bellhop.quarantine.default\n\
                  queue bellhop.jobs.default\n\
                  queue bellhop.alerts\n\
                  binding bellhop.dead --#--> bellhop.dead\n\
@@ -674,7 +677,7 @@ mod tests {
                  binding bellhop.delay --#--> bellhop.settled\n\
                  binding bellhop.dead --#--> bellhop.settled\n\
                  binding bellhop.events --stored.user.*.task.status_changed.#--> bellhop.settled\n\
-                 binding bellhop.delay.due --{any}quarantine--> bellhop.quarantine\n\
+                 binding bellhop.delay.due --{any}quarantine.default--> bellhop.quarantine.default\n\
                  binding bellhop.jobs --default--> bellhop.jobs.default\n\
                  binding bellhop.delay.due --{any}jobs.default--> bellhop.jobs.default\n\
                  binding bellhop.events --stored.user.*.task.status_changed.failed--> bellhop.alerts\n"

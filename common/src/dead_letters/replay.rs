@@ -46,6 +46,7 @@ pub(super) fn message(
         set(header::QUEUE, queue.clone());
         set(header::ATTEMPT, "1".into());
         set(header::HOP, next_hop(&properties.headers).to_string());
+        set(header::ORIGIN, origin(&properties));
         set(header::SINCE, since(job, now).to_string());
         // If we stop between the confirm and the acknowledgement, there is a second copy.
         set(header::ONCE, "1".into());
@@ -61,6 +62,14 @@ pub(super) fn message(
         headers,
         persistent: true,
     }
+}
+
+/// What the job was known by before: a second copy of this replay must be known by the same.
+fn origin(properties: &Properties) -> String {
+    let header = |name| properties.headers.get(name).cloned();
+    let stamp = || properties.timestamp.map(|time| time.to_string());
+    let known = header(header::ORIGIN).or_else(|| header(header::SINCE));
+    known.or_else(stamp).unwrap_or_default()
 }
 
 /// Never a number that was there before: what a worker did with the message of that hop is on

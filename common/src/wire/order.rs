@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::routing_key::encode_word;
 
@@ -22,10 +23,8 @@ pub enum Order {
     },
     /// A message that waits in the delay ladder in case its worker dies is of no use any more.
     Spent {
-        /// Whose message.
-        task_id: String,
-        /// Which of its messages.
-        hop: u32,
+        /// Which message; see the header `x-bellhop-settled`.
+        settlement: Uuid,
     },
 }
 
@@ -35,7 +34,7 @@ impl Order {
     pub fn key(&self) -> String {
         match self {
             Self::Cancel { task_id, .. } => format!("cancel.{}", word(task_id)),
-            Self::Spent { task_id, .. } => format!("spent.{}", word(task_id)),
+            Self::Spent { settlement } => format!("spent.{settlement}"),
         }
     }
 }
@@ -61,10 +60,11 @@ mod tests {
         let text = serde_json::to_string(&cancel).unwrap();
         assert!(text.contains(r#""order":"cancel""#), "{text}");
         assert_eq!(serde_json::from_str::<Order>(&text).unwrap(), cancel);
-        let long = Order::Spent {
+        let long = Order::Cancel {
             task_id: "#".repeat(128),
-            hop: 1,
+            user_id: None,
+            time: "2026-01-15T10:30:00Z".parse().unwrap(),
         };
-        assert_eq!(long.key(), "spent.-");
+        assert_eq!(long.key(), "cancel.-");
     }
 }

@@ -117,6 +117,11 @@ async fn carry(service: &Service, queue: &str, delivery: Delivery) {
 
 fn message(body: Vec<u8>, properties: Properties, redelivered: bool, now: Timestamp) -> Message {
     let mut headers = properties.headers_to_keep();
+    // The same when the task is carried over a second time; another when Celery sends it again.
+    let stamp = properties.timestamp.map(|time| time.to_string());
+    let attempt = headers.get(header::ATTEMPT).cloned();
+    let origin = stamp.or(attempt).unwrap_or_default();
+    headers.insert(header::ORIGIN.to_owned(), format!("celery/{origin}"));
     headers.insert(header::SINCE.to_owned(), now.to_string());
     if redelivered {
         headers.insert(header::ONCE.to_owned(), "1".to_owned());

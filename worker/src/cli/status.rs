@@ -54,7 +54,7 @@ struct Snapshot {
     /// By short name; `None` where there is no such queue.
     queues: BTreeMap<String, Option<Depth>>,
     dead: Option<Depth>,
-    quarantine: Option<Depth>,
+    quarantine: u64,
     /// Messages in the delay ladder: scheduled, to be tried again, or put off.
     delayed: u64,
 }
@@ -104,8 +104,10 @@ impl Status {
         let by_id: BTreeMap<Uuid, _> = read.into_iter().map(|report| (report.id, report)).collect();
         let mut workers: Vec<_> = by_id.into_values().collect();
         workers.sort_by(|a, b| (&a.host, a.pid).cmp(&(&b.host, b.pid)));
-        let mut queues = BTreeMap::new();
+        let (mut queues, mut quarantine) = (BTreeMap::new(), 0);
         for queue in queue_names(config, &workers) {
+            let alone = inquiry.depth(&names.quarantine(&queue)).await?;
+            quarantine += alone.map_or(0, |depth| u64::from(depth.ready));
             let depth = inquiry.depth(&names.job_queue(&queue)).await?;
             queues.insert(queue, depth);
         }
@@ -117,7 +119,7 @@ impl Status {
             unreadable,
             queues,
             dead: inquiry.depth(&names.dead()).await?,
-            quarantine: inquiry.depth(&names.quarantine()).await?,
+            quarantine,
             delayed: delayed(inquiry, &config.amqp).await?,
         })
     }
@@ -139,11 +141,7 @@ impl Status {
 /// The queues that are configured here, and those that workers serve.
 fn queue_names(config: &WorkerConfig, workers: &[WorkerReport]) -> BTreeSet<String> {
     let served = workers.iter().flat_map(|worker| worker.queues.keys());
-    served
-        .filter(|name| *name != ladder::QUARANTINE)
-        .chain(config.queues.keys())
-        .cloned()
-        .collect()
+    served.chain(config.queues.keys()).cloned().collect()
 }
 
 /// How many messages are in the delay ladder, whose rungs exist up to the highest that was needed.
@@ -174,7 +172,7 @@ fn to_json(snapshot: &Snapshot) -> Value {
         "unreadable_answers": snapshot.unreadable,
         "queues": queues,
         "dead": depth(&snapshot.dead),
-        "quarantine": depth(&snapshot.quarantine),
+        "quarantine": snapshot.quarantine,
         "delayed": snapshot.delayed,
     })
 }

@@ -245,7 +245,10 @@ impl Keeper {
     ) -> Result<(), EnqueueError> {
         let job = config.job(&entry.name, at);
         // It may be put in twice: by the one who died before it could say so, and by the next.
-        let headers = BTreeMap::from([(header::ONCE.to_owned(), "true".to_owned())]);
+        let headers = BTreeMap::from([
+            (header::ONCE.to_owned(), "true".to_owned()),
+            (header::ORIGIN.to_owned(), at.to_string()),
+        ]);
         let (names, queue) = (&self.names, config.queue.as_str());
         let put = put_in(
             &self.publisher,

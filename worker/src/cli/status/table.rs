@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use bellhop_common::amqp::{Depth, ladder};
+use bellhop_common::amqp::Depth;
 use bellhop_common::wire::{RunningTask, WorkerReport};
 use jiff::Timestamp;
 
@@ -60,7 +60,6 @@ fn workers(snapshot: &Snapshot) -> Vec<Row> {
         let queues: Vec<_> = worker
             .queues
             .iter()
-            .filter(|(name, queue)| *name != ladder::QUARANTINE || queue.running > 0)
             .map(|(name, queue)| format!("{} {}/{}", clean(name), queue.running, queue.concurrency))
             .collect();
         let ended: Vec<_> = worker
@@ -87,7 +86,8 @@ fn queues(snapshot: &Snapshot) -> Vec<Row> {
     for (name, depth) in &snapshot.queues {
         rows.push(queue(snapshot, name, *depth));
     }
-    rows.push(queue(snapshot, ladder::QUARANTINE, snapshot.quarantine));
+    let alone = snapshot.quarantine.to_string();
+    rows.push(row(["(quarantine)", &alone, "-", "-", "-"]));
     let delayed = snapshot.delayed.to_string();
     rows.push(row(["(delayed)", &delayed, "-", "-", "-"]));
     let dead = snapshot.dead.map(|depth| depth.ready.to_string());
@@ -214,7 +214,7 @@ mod tests {
             unreadable: 0,
             queues: [("default".to_owned(), None)].into(),
             dead: None,
-            quarantine: None,
+            quarantine: 0,
             delayed: 0,
         }
     }
@@ -274,7 +274,7 @@ mod tests {
                 task("old", "2026-01-15T10:24:53Z"),
             ])],
             queues: [("default".to_owned(), Some(ready))].into(),
-            quarantine: Some(Depth::default()),
+            quarantine: 0,
             delayed: 3,
             ..empty()
         };
@@ -284,7 +284,7 @@ box/7   0.1.0    2h 03m  2        0.2    succeeded 12  default 1/4
 
 QUEUE           READY  CONSUMERS  RUNNING  PLACES
 default         120    1          1        4
-quarantine      0      0          0        0
+(quarantine)    0      -          -        -
 (delayed)       3      -          -        -
 (dead letters)  -      -          -        -
 
