@@ -187,6 +187,7 @@ mod tests {
             ),
             (header::HOP, "10"),
             (header::ONCE, "1"),
+            (header::ORIGIN, ""),
             (header::QUEUE, "mail"),
             (header::REPLAYS, "1"),
             (header::SINCE, "2026-01-15T10:30:00Z"),
