@@ -122,7 +122,7 @@ pub(crate) async fn enqueue(scene: &Scene<'_>, queue: &str, count: u32) -> anyho
     let topology = Topology {
         queues: vec![Queue {
             name: queue.to_owned(),
-            kind: QueueKind::Keep,
+            kind: QueueKind::Plain,
         }],
         ..Topology::default()
     };

@@ -230,7 +230,10 @@ pub enum QueueKind {
         /// How many bytes it keeps.
         bytes: i64,
     },
-    /// On the disk of one node: what a client of another system declares, and so must we.
+    /// Replicated and on disk without any argument: what a client of another system declares, and so
+    /// must we.
+    Plain,
+    /// On the disk of one node: the same.
     Classic {
         /// How many priorities it tells apart, if any.
         max_priority: Option<u8>,
@@ -585,7 +588,9 @@ impl Queue {
         // Replicated, on disk, and counts deliveries: https://www.rabbitmq.com/docs/quorum-queues
         set("x-queue-type", text("quorum"));
         let next = match &self.kind {
-            QueueKind::Stream { .. } | QueueKind::Classic { .. } => return arguments,
+            QueueKind::Plain | QueueKind::Stream { .. } | QueueKind::Classic { .. } => {
+                return arguments;
+            }
             QueueKind::Keep => {
                 // Whoever looks through the queue puts back what he does not take, and each time
                 // counts. Beyond the limit a message would be gone: there is no exchange behind.

@@ -63,7 +63,7 @@ impl CeleryQueueConfig {
             CeleryQueueKind::Classic => QueueKind::Classic {
                 max_priority: self.max_priority,
             },
-            CeleryQueueKind::Quorum => QueueKind::Keep,
+            CeleryQueueKind::Quorum => QueueKind::Plain,
         }
     }
 }
