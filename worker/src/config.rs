@@ -114,7 +114,7 @@ pub struct JobsConfig {
     /// A larger result fails the job: it would have to pass through every event queue.
     pub max_result_size: HumanSize,
     /// How often a job may come back because its worker died or lost the broker, before it must run
-    /// alone; and as often again, before it counts as failed: 1 to 19. Only attempts that began count.
+    /// alone; and there twice as often, before it counts as failed: 1 to 19. Only attempts that began count.
     pub max_redeliveries: u32,
 }
 

@@ -1,7 +1,7 @@
 //! Settling: the outcome is with the broker before the job is acknowledged.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bellhop_common::amqp::{Message, PublishError, Receipt, Route, Topology};
@@ -50,12 +50,20 @@ pub(crate) async fn put_in(
     route: Route<'_>,
     message: Message,
 ) -> Placed {
-    let mut suspect = message.clone();
-    suspect.headers.insert(header::ONCE.into(), "1".into());
+    // Made when it is needed, which is rarely: a body may be large.
+    let suspect = OnceLock::new();
+    let doubted = || {
+        let mut suspect = message.clone();
+        suspect.headers.insert(header::ONCE.into(), "1".into());
+        suspect
+    };
     let tried = AtomicBool::new(false);
     persevere(service, what, || {
-        let again = tried.swap(true, Ordering::SeqCst);
-        let message = if again { &suspect } else { &message };
+        let message = if tried.swap(true, Ordering::SeqCst) {
+            suspect.get_or_init(doubted)
+        } else {
+            &message
+        };
         service.publisher.publish(route, message)
     })
     .await
