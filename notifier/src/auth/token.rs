@@ -22,6 +22,27 @@ pub struct Identity {
     pub expires: Option<Timestamp>,
     /// What it may do besides (the words of `scope`, or the list `scopes`).
     pub scopes: Vec<String>,
+    /// Patterns of the rooms and chats it may enter (`rooms`), e.g. `room:proj-*`.
+    pub rooms: Vec<String>,
+    /// The token's own id (`jti`).
+    pub token_id: Option<String>,
+    /// When the token was issued (`iat`).
+    pub issued_at: Option<Timestamp>,
+}
+
+impl Identity {
+    /// A user who is taken at his word, in the mode without tokens.
+    #[must_use]
+    pub fn unchecked(user_id: String) -> Self {
+        Self {
+            user_id,
+            expires: None,
+            scopes: Vec::new(),
+            rooms: Vec::new(),
+            token_id: None,
+            issued_at: None,
+        }
+    }
 }
 
 /// Why a token is not accepted.
@@ -122,6 +143,12 @@ struct Claims {
     scope: Option<serde_json::Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     scopes: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rooms: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jti: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iat: Option<f64>,
 }
 
 /// Checks tokens.
@@ -214,6 +241,9 @@ impl Verifier {
                 .flatten()
                 .flat_map(words)
                 .collect(),
+            rooms: claims.rooms.map(patterns).unwrap_or_default(),
+            token_id: claims.jti,
+            issued_at: claims.iat.map(instant).transpose()?,
         })
     }
 }
@@ -250,6 +280,21 @@ fn words(claim: serde_json::Value) -> Vec<String> {
             .iter()
             .filter_map(|word| word.as_str())
             .flat_map(split)
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// A list of texts, which may have spaces in them, or one text. What is neither allows nothing.
+fn patterns(claim: serde_json::Value) -> Vec<String> {
+    match claim {
+        serde_json::Value::String(text) => vec![text],
+        serde_json::Value::Array(list) => list
+            .into_iter()
+            .filter_map(|pattern| match pattern {
+                serde_json::Value::String(pattern) => Some(pattern),
+                _ => None,
+            })
             .collect(),
         _ => Vec::new(),
     }
@@ -336,6 +381,9 @@ pub fn mint_with_scope(
         aud: config.audience.clone().map(serde_json::Value::from),
         scope: scope.map(serde_json::Value::from),
         scopes: None,
+        rooms: None,
+        jti: None,
+        iat: None,
     };
     let key = EncodingKey::from_secret(secret.expose().as_bytes());
     jsonwebtoken::encode(&Header::new(config.algorithm), &claims, &key).map_err(KeyError::Sign)

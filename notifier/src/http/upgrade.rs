@@ -152,11 +152,7 @@ fn identify(
             let message = "in auth.mode = \"none\" name yourself: /ws?user_id=…";
             return Err(ApiError::new(StatusCode::BAD_REQUEST, "no_user", message));
         };
-        return Ok(Ok(Some(Identity {
-            user_id,
-            expires: None,
-            scopes: Vec::new(),
-        })));
+        return Ok(Ok(Some(Identity::unchecked(user_id))));
     }
     let Some((carrier, token)) = &credentials.token else {
         return Ok(Ok(None));

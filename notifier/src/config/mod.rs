@@ -1,0 +1,180 @@
+//! The notifier's configuration.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr as _;
+
+use bellhop_common::config::{AmqpConfig, LogConfig, Secret, ServiceConfig, ShutdownConfig};
+use serde::{Deserialize, Serialize};
+
+pub use self::auth::{AuthConfig, AuthMode};
+pub use self::websocket::WebSocketConfig;
+use crate::alerts::WebhookUrl;
+
+mod auth;
+mod websocket;
+
+/// An instance's name is part of a queue's name, which has at most 255 bytes, some of them spent
+/// on percent-encoding.
+pub(crate) const MAX_INSTANCE_BYTES: usize = 48;
+
+/// Everything that `notifier run` reads.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NotifierConfig {
+    /// This instance's name in queues and frames [default: the host's name].
+    pub instance: Option<String>,
+    /// The broker.
+    pub amqp: AmqpConfig,
+    /// Where to listen, and for whom.
+    pub http: HttpConfig,
+    /// Logs.
+    pub log: LogConfig,
+    /// What happens on a signal.
+    pub shutdown: ShutdownConfig,
+    /// Who may connect.
+    pub auth: AuthConfig,
+    /// Connections.
+    pub websocket: WebSocketConfig,
+    /// Jobs that users may start.
+    pub tasks: TasksConfig,
+    /// Team alerts. Without a webhook there are none.
+    pub mattermost: MattermostConfig,
+}
+
+/// `[http]`: the listener.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpConfig {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Web pages that may connect, e.g. `https://app.example.org` or `https://*.example.org`, or
+    /// `*` for any. A page that this notifier serves itself always may, and so may clients that
+    /// send no `Origin`, which are no browsers.
+    pub allowed_origins: Vec<String>,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            allowed_origins: Vec::new(),
+        }
+    }
+}
+
+/// `[tasks]`: `POST /api/tasks`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TasksConfig {
+    /// The kinds that any user may start, with the queue they go to. None by default: a worker
+    /// trusts its queue.
+    pub open: BTreeMap<String, OpenKind>,
+}
+
+/// `[tasks.open."<kind>"]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OpenKind {
+    /// The queue's short name.
+    pub queue: String,
+}
+
+impl Default for OpenKind {
+    fn default() -> Self {
+        Self {
+            queue: "default".into(),
+        }
+    }
+}
+
+/// `[mattermost]`: failed jobs for the team.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MattermostConfig {
+    /// The incoming webhook's address. It is a secret: whoever has it can post.
+    pub webhook_url: Option<Secret>,
+    /// The same from a file.
+    pub webhook_url_file: Option<PathBuf>,
+    /// A channel's name, where the webhook's own is not wanted.
+    pub channel: Option<String>,
+    /// A link to a task for people, with `{task_id}` in it.
+    pub task_url: Option<String>,
+}
+
+impl ServiceConfig for NotifierConfig {
+    fn problems(&self) -> Vec<String> {
+        let mut problems = self.amqp.problems();
+        problems.extend(self.log.problems());
+        problems.extend(self.auth.problems(self.http.listen));
+        problems.extend(self.websocket.problems());
+        let hook = &self.mattermost;
+        if hook.webhook_url.is_some() && hook.webhook_url_file.is_some() {
+            problems.push(
+                "mattermost.webhook_url and mattermost.webhook_url_file are both set: keep one"
+                    .into(),
+            );
+        }
+        let webhook = hook.webhook_url.as_ref();
+        if let Some(Err(error)) = webhook.map(|url| WebhookUrl::from_str(url.expose())) {
+            problems.push(format!("mattermost.webhook_url: {error}"));
+        }
+        if hook
+            .task_url
+            .as_ref()
+            .is_some_and(|url| !url.contains("{task_id}"))
+        {
+            problems.push("mattermost.task_url has no {task_id} in it".into());
+        }
+        let instance = self.instance.as_deref().unwrap_or("x");
+        if !(1..=MAX_INSTANCE_BYTES).contains(&instance.len()) {
+            problems.push(format!(
+                "instance must have 1 to {MAX_INSTANCE_BYTES} bytes"
+            ));
+        }
+        for origin in &self.http.allowed_origins {
+            if origin != "*" && !origin.contains("://") {
+                problems.push(format!(
+                    "http.allowed_origins: {origin:?} has no scheme, write https://{origin}"
+                ));
+            }
+        }
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(text: &str) -> String {
+        toml::from_str::<NotifierConfig>(text)
+            .unwrap()
+            .problems()
+            .join("\n")
+    }
+
+    #[test]
+    fn keys_that_do_not_fit_together_are_named() {
+        for (text, wants) in [
+            ("", "auth.secret"),
+            ("[auth]\nsecret=\"s\"\nsecret_file=\"f\"", "exactly one"),
+            (
+                "[auth]\nalgorithm=\"ES256\"\nsecret=\"s\"",
+                "public_key_file",
+            ),
+            (
+                "[auth]\nmode=\"none\"\n[http]\nlisten=\"0.0.0.0:80\"",
+                "loopback",
+            ),
+            ("[websocket]\npong_wait=\"5s\"", "websocket.pong_wait"),
+            ("[http]\nallowed_origins=[\"a.org\"]", "https://a.org"),
+            ("[mattermost]\ntask_url=\"https://x\"", "{task_id}"),
+        ] {
+            assert!(problems(text).contains(wants), "{text}: {}", problems(text));
+        }
+        assert_eq!(problems("[auth]\nmode=\"none\""), "");
+        assert_eq!(problems("[auth]\nsecret=\"s\""), "");
+    }
+}
