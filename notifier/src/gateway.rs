@@ -1,13 +1,20 @@
 //! What every connection and request shares.
 
+use std::sync::Arc;
+
 use bellhop_common::amqp::{Names, Publisher};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::Access;
+use crate::admission::Admission;
 use crate::auth::Verifier;
 use crate::config::NotifierConfig;
 use crate::hub::Hub;
+use crate::presence::Presence;
 use crate::recent::Recent;
+use crate::relay::Relays;
+use crate::rooms::Rooms;
 
 /// The notifier's shared state.
 #[derive(Debug)]
@@ -18,10 +25,17 @@ pub(crate) struct Gateway {
     pub(crate) names: Names,
     pub(crate) publisher: Publisher,
     pub(crate) verifier: Verifier,
+    pub(crate) access: Access,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) hub: Hub,
+    pub(crate) rooms: Rooms,
+    pub(crate) presence: Presence,
+    pub(crate) relays: Relays,
     pub(crate) recent: Recent,
-    /// Ends every connection.
+    /// This instance stops: connections are moved elsewhere and no more are taken.
     pub(crate) stop: CancellationToken,
+    /// The last connection has ended.
+    pub(crate) closed: CancellationToken,
     /// Owns the tasks of all connections.
     pub(crate) sessions: TaskTracker,
 }

@@ -13,6 +13,8 @@ pub(crate) struct Heartbeat {
     next_ping: Instant,
     /// A fixed end: the token's, or that of the time to log in.
     end: Option<Instant>,
+    /// When to give notice of it.
+    notice: Option<Instant>,
 }
 
 /// What is due.
@@ -24,6 +26,8 @@ pub(crate) enum Due {
     Ping,
     /// The client has been silent for too long.
     Gone,
+    /// The fixed end is near.
+    Notice,
     /// The fixed end is reached.
     End,
 }
@@ -36,6 +40,7 @@ impl Heartbeat {
             last_sign: now,
             next_ping: now + interval,
             end: None,
+            notice: None,
         }
     }
 
@@ -44,15 +49,26 @@ impl Heartbeat {
         self.last_sign = now;
     }
 
-    /// Sets or lifts the fixed end.
-    pub(crate) fn ends_at(&mut self, end: Option<Instant>) {
+    /// Sets or lifts the fixed end, and how long before it notice is given.
+    pub(crate) fn ends_at(&mut self, end: Option<Instant>, notice: Option<Duration>) {
         self.end = end;
+        self.notice = end
+            .zip(notice)
+            .and_then(|(end, notice)| end.checked_sub(notice));
+    }
+
+    /// How long it is to the fixed end.
+    pub(crate) fn time_left(&self, now: Instant) -> Option<Duration> {
+        self.end.map(|end| end.duration_since(now))
     }
 
     /// When to look again.
     pub(crate) fn wake_at(&self) -> Instant {
         let beat = self.next_ping.min(self.last_sign + self.wait);
-        self.end.map_or(beat, |end| beat.min(end))
+        [self.notice, self.end]
+            .into_iter()
+            .flatten()
+            .fold(beat, Instant::min)
     }
 
     /// What is due now. A ping counts as sent.
@@ -61,6 +77,9 @@ impl Heartbeat {
             Due::End
         } else if now >= self.last_sign + self.wait {
             Due::Gone
+        } else if self.notice.is_some_and(|notice| now >= notice) {
+            self.notice = None;
+            Due::Notice
         } else if now >= self.next_ping {
             self.next_ping = now + self.interval;
             Due::Ping
@@ -104,11 +123,21 @@ mod tests {
     #[test]
     fn the_fixed_end_comes_whatever_the_client_does() {
         let (start, mut beat) = heartbeat();
-        beat.ends_at(Some(start + 10 * SECOND));
+        beat.ends_at(Some(start + 10 * SECOND), None);
         assert_eq!(beat.wake_at(), start + 10 * SECOND);
         beat.sign_of_life(start + 10 * SECOND);
         assert_eq!(beat.due(start + 10 * SECOND), Due::End);
-        beat.ends_at(None);
+        beat.ends_at(None, None);
         assert_eq!(beat.due(start + 10 * SECOND), Due::Nothing);
+    }
+
+    #[test]
+    fn notice_is_given_once_before_the_end() {
+        let (start, mut beat) = heartbeat();
+        beat.ends_at(Some(start + 20 * SECOND), Some(5 * SECOND));
+        assert_eq!(beat.wake_at(), start + 15 * SECOND);
+        assert_eq!(beat.due(start + 15 * SECOND), Due::Notice);
+        assert_eq!(beat.due(start + 16 * SECOND), Due::Nothing);
+        assert_eq!(beat.due(start + 20 * SECOND), Due::End);
     }
 }

@@ -2,31 +2,24 @@
 //!
 //! A shard's lock is held for a look-up and pushes into outboxes, never over an await.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
 use crate::outbox::Outbox;
 use crate::protocol::Frame;
-use crate::protocol::close::REPLACED;
-
-/// Enough that two threads rarely meet at one.
-const SHARDS: usize = 64;
+use crate::protocol::close::{Close, REPLACED};
+use crate::shards::Shards;
 
 /// The connections of this instance.
 #[derive(Debug)]
 pub struct Hub {
-    shards: Vec<Mutex<Shard>>,
-    hasher: RandomState,
+    /// Connections by user, oldest first.
+    users: Shards<Arc<str>, Vec<Arc<Outbox>>>,
     per_user: usize,
     connections: AtomicUsize,
 }
-
-/// Connections by user, oldest first.
-type Shard = HashMap<Arc<str>, Vec<Arc<Outbox>>>;
 
 /// What adding a connection changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +46,7 @@ impl Hub {
     #[must_use]
     pub fn new(per_user: usize) -> Self {
         Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::new(),
+            users: Shards::new(),
             per_user: per_user.max(1),
             connections: AtomicUsize::new(0),
         }
@@ -63,7 +55,7 @@ impl Hub {
     /// Adds a connection. Beyond the user's limit the oldest is closed as replaced; its own task
     /// sees that, ends, and later removes its own id, not this one.
     pub fn add(&self, user: &Arc<str>, connection: Arc<Outbox>) -> Added {
-        let mut shard = self.shard(user);
+        let mut shard = self.users.lock(user);
         let connections = shard.entry(Arc::clone(user)).or_default();
         let first = connections.is_empty();
         connections.push(connection);
@@ -83,7 +75,7 @@ impl Hub {
 
     /// Removes one connection of a user by its id, and only that.
     pub fn remove(&self, user: &str, id: Uuid) -> Removed {
-        let mut shard = self.shard(user);
+        let mut shard = self.users.lock(user);
         let Some(connections) = shard.get_mut(user) else {
             return Removed::Absent;
         };
@@ -105,12 +97,12 @@ impl Hub {
     /// Whether a user is connected here. One look-up, so that events for others cost no more.
     #[must_use]
     pub fn is_here(&self, user: &str) -> bool {
-        self.shard(user).contains_key(user)
+        self.users.lock(user).contains_key(user)
     }
 
     /// Gives a frame to every connection of a user; answers how many there are.
     pub fn send_to_user(&self, user: &str, frame: &Frame) -> usize {
-        let shard = self.shard(user);
+        let shard = self.users.lock(user);
         let connections = shard.get(user).map(Vec::as_slice).unwrap_or_default();
         for connection in connections {
             connection.push(frame.clone());
@@ -121,14 +113,25 @@ impl Hub {
     /// Gives a frame to every connection; answers how many there are.
     pub fn send_to_all(&self, frame: &Frame) -> usize {
         let mut sent = 0;
-        for shard in &self.shards {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            for connection in shard.values().flatten() {
-                connection.push(frame.clone());
-                sent += 1;
-            }
-        }
+        self.each(|connection| {
+            connection.push(frame.clone());
+            sent += 1;
+        });
         sent
+    }
+
+    /// Closes every connection of a user, if there is any.
+    pub fn close_user(&self, user: &str, close: Close) {
+        for connection in self.users.lock(user).get(user).into_iter().flatten() {
+            connection.close(close);
+        }
+    }
+
+    /// Every connection, as they are one shard after the other.
+    pub fn each(&self, mut visit: impl FnMut(&Arc<Outbox>)) {
+        for shard in self.users.each() {
+            shard.values().flatten().for_each(&mut visit);
+        }
     }
 
     /// How many connections there are.
@@ -141,18 +144,6 @@ impl Hub {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    fn shard(&self, user: &str) -> MutexGuard<'_, Shard> {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "only the low bits choose the shard"
-        )]
-        let index = self.hasher.hash_one(user) as usize % SHARDS;
-        #[expect(clippy::indexing_slicing, reason = "the index is below SHARDS")]
-        self.shards[index]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -168,10 +159,7 @@ mod tests {
     }
 
     fn frame(text: &str) -> Frame {
-        Frame {
-            text: text.into(),
-            subject: None,
-        }
+        Frame::new(text)
     }
 
     #[test]

@@ -6,12 +6,15 @@ use bellhop_common::amqp::{Delivery, Message, Route};
 use bellhop_common::wire::{Audience, Event, EventClass, EventKey};
 use futures_util::{StreamExt as _, stream};
 use metrics::counter;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use crate::gateway::Gateway;
 use crate::metric;
-use crate::protocol;
+use crate::presence;
+use crate::protocol::{self, Place};
 
 /// How many `stored` events are handed back at once.
 pub(crate) const HAND_BACKS: u16 = 64;
@@ -22,7 +25,9 @@ const HANDED_BACK: &str = "x-bellhop-handed-back";
 /// Delivers `live` events until the queue ends.
 pub(crate) async fn deliver(gateway: Arc<Gateway>, mut deliveries: mpsc::Receiver<Delivery>) {
     while let Some(delivery) = deliveries.recv().await {
-        if is_new(&gateway, &delivery) {
+        if delivery.routing_key.starts_with(presence::KEY_WORD) {
+            presence::hear(&gateway, &delivery.body);
+        } else if is_new(&gateway, &delivery) {
             route(&gateway, &delivery.routing_key, &delivery.body);
         }
         if let Err(error) = delivery.receipt.ack().await {
@@ -54,14 +59,19 @@ fn route(gateway: &Gateway, key: &str, body: &[u8]) {
         Ok(key) => key,
         Err(error) => return malformed(&error),
     };
-    let user = match &key.audience {
-        Audience::User(user) => Some(user.clone()),
-        Audience::All => None,
-        // Rooms and chats come with the connection layer; team events are for alerts.
-        Audience::Room(_) | Audience::Chat(_) | Audience::Team(_) => return,
+    let place = Place::of(&key.audience);
+    if let Some(place) = &place {
+        membership(gateway, place, &key.topic, body);
+    }
+    // Before the body is read: most events are for users and rooms of other instances.
+    let is_here = match (&key.audience, &place) {
+        (_, Some(place)) => gateway.rooms.is_here(place),
+        (Audience::User(user), None) => gateway.hub.is_here(user),
+        (Audience::All, None) => true,
+        // For alerts.
+        _ => false,
     };
-    // Before the body is read: most events are for users of other instances.
-    if user.as_ref().is_some_and(|user| !gateway.hub.is_here(user)) {
+    if !is_here {
         return;
     }
     let frame = match Event::parse(body) {
@@ -69,11 +79,41 @@ fn route(gateway: &Gateway, key: &str, body: &[u8]) {
         Err(error) => return malformed(&error),
     };
     let Some(frame) = frame else { return };
-    let sent = match user {
-        Some(user) => gateway.hub.send_to_user(&user, &frame),
-        None => gateway.hub.send_to_all(&frame),
+    let sent = match (&key.audience, &place) {
+        (_, Some(place)) => gateway.rooms.send(place, &frame),
+        (Audience::User(user), None) => gateway.hub.send_to_user(user, &frame),
+        _ => gateway.hub.send_to_all(&frame),
     };
     counter!(metric::DELIVERIES).increment(sent as u64);
+}
+
+/// A backend says who is a member of a room or chat (again), or is none any more. Everywhere, also
+/// where nobody is in it: earlier answers must be forgotten.
+fn membership(gateway: &Gateway, place: &Place, topic: &str, body: &[u8]) {
+    #[derive(Deserialize)]
+    struct Member {
+        user_id: String,
+    }
+    let is_member = match topic {
+        "room.member_added" | "chat.member_added" => true,
+        "room.member_removed" | "chat.member_removed" => false,
+        _ => return,
+    };
+    let event = match Event::parse(body) {
+        Ok(event) => event,
+        Err(error) => return malformed(&error),
+    };
+    let data = event.data.as_deref().map_or("null", RawValue::get);
+    let user = match serde_json::from_str::<Member>(data) {
+        Ok(member) => member.user_id,
+        Err(error) => return malformed(&error),
+    };
+    if is_member {
+        gateway.access.add_member(&user, place);
+    } else {
+        gateway.access.remove_member(&user, place, event.time);
+        gateway.evict(place, &user, "member_removed");
+    }
 }
 
 fn malformed(error: &dyn std::error::Error) {

@@ -2,15 +2,22 @@
 //!
 //! - [`protocol`]: frames and close codes. Pure.
 //! - [`auth`]: tokens, where they are carried, which pages may connect.
-//! - [`hub`] and [`outbox`]: who is connected, and what waits to be written to each.
+//! - [`hub`], [`rooms`] and [`outbox`]: who is connected, who is where, and what waits to be written
+//!   to each.
 //! - `session`: one connection. `http`: how it comes to be, jobs by HTTP, the page.
+//! - `access`: who may enter a room. `presence`: who is in it on other instances. `relay`: what
+//!   clients send to each other.
 //! - `inbound`: events from RabbitMQ to the hub. [`alerts`]: failures to Mattermost.
+//! - `admission`, `pace`, `drain`: how many connections, how often, and how they end.
 //!
 //! [`run`] is the service.
 
+mod access;
+mod admission;
 pub mod alerts;
 pub mod auth;
 mod config;
+mod drain;
 mod gateway;
 mod heartbeat;
 mod http;
@@ -18,13 +25,20 @@ pub mod hub;
 mod inbound;
 mod metric;
 pub mod outbox;
+mod pace;
+mod presence;
 pub mod protocol;
 mod recent;
+mod relay;
+pub mod rooms;
 mod service;
 mod session;
+mod shards;
 
+pub use access::CallbackError;
 pub use config::{
-    AuthConfig, AuthMode, HttpConfig, MattermostConfig, NotifierConfig, OpenKind, TasksConfig,
-    WebSocketConfig,
+    Access, AuthConfig, AuthMode, HttpConfig, MattermostConfig, NotifierConfig, OpenKind,
+    RoomsConfig, TasksConfig, WebSocketConfig,
 };
+pub use http::{Network, NetworkError};
 pub use service::{RunError, run};

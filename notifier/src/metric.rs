@@ -12,6 +12,18 @@ pub(crate) const FRAMES_SENT: &str = "bellhop_notifier_frames_sent_total";
 pub(crate) const DELIVERIES: &str = "bellhop_notifier_deliveries_total";
 /// Without labels.
 pub(crate) const MALFORMED: &str = "bellhop_notifier_malformed_events_total";
+/// Without labels.
+pub(crate) const ROOMS: &str = "bellhop_notifier_rooms";
+/// By `outcome`.
+pub(crate) const ENTRIES: &str = "bellhop_notifier_entries_total";
+/// By `outcome`.
+pub(crate) const RELAYS: &str = "bellhop_notifier_relays_total";
+/// By `outcome`.
+pub(crate) const CALLBACKS: &str = "bellhop_notifier_membership_callbacks_total";
+/// By `code`.
+pub(crate) const REFUSED_FRAMES: &str = "bellhop_notifier_refused_frames_total";
+/// By `reason`.
+pub(crate) const REFUSED_HANDSHAKES: &str = "bellhop_notifier_refused_handshakes_total";
 /// By `outcome`.
 pub(crate) const ALERTS: &str = "bellhop_notifier_alerts_total";
 
@@ -25,6 +37,27 @@ pub(crate) fn describe() {
         MALFORMED,
         "Events dropped because their key or body was malformed"
     );
+    describe_gauge!(
+        ROOMS,
+        "Rooms and chats that somebody of this instance is in"
+    );
+    describe_counter!(
+        ENTRIES,
+        "Attempts to enter a room or chat, entered or refused"
+    );
+    describe_counter!(
+        RELAYS,
+        "Frames of clients for the others in a room: sent, or failed for want of the broker"
+    );
+    describe_counter!(
+        CALLBACKS,
+        "Questions to rooms.callback_url: allowed, refused or failed"
+    );
+    describe_counter!(
+        REFUSED_FRAMES,
+        "Frames of clients answered with an error, by code"
+    );
+    describe_counter!(REFUSED_HANDSHAKES, "Connections not taken, by reason");
     describe_counter!(
         ALERTS,
         "Posts to Mattermost: posted, delayed (will be tried again) or refused"

@@ -5,8 +5,8 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
-use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::protocol::Frame;
@@ -22,7 +22,6 @@ pub struct Outbox {
     pub id: Uuid,
     limit: usize,
     waiting: Mutex<Waiting>,
-    changed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -30,6 +29,10 @@ struct Waiting {
     frames: VecDeque<Frame>,
     bytes: usize,
     close: Option<Close>,
+    review: bool,
+    /// The connection's task, while it waits. Under the same lock as what it waits for, so that a
+    /// push costs one lock and wakes nobody who is awake.
+    waker: Option<Waker>,
 }
 
 /// What to do next for a connection.
@@ -39,6 +42,8 @@ pub enum Next {
     Write(VecDeque<Frame>),
     /// Write these, then close.
     Close(VecDeque<Frame>, Close),
+    /// See whether the login still holds.
+    Review,
 }
 
 impl Outbox {
@@ -49,7 +54,6 @@ impl Outbox {
             id,
             limit,
             waiting: Mutex::default(),
-            changed: Notify::new(),
         })
     }
 
@@ -73,42 +77,42 @@ impl Outbox {
             None => waiting.frames.push_back(frame),
         }
         if waiting.bytes > self.limit {
-            *waiting = Waiting {
-                close: Some(SLOW_CONSUMER),
-                ..Waiting::default()
-            };
+            waiting.frames = VecDeque::new();
+            waiting.close = Some(SLOW_CONSUMER);
         }
-        drop(waiting);
-        self.changed.notify_one();
+        wake(waiting);
     }
 
     /// Closes the connection after what waits has been written. The first reason stays.
     pub fn close(&self, close: Close) {
-        self.lock().close.get_or_insert(close);
-        self.changed.notify_one();
-    }
-
-    /// Waits until there is something to do. Cancel safe.
-    pub async fn next(&self) -> Next {
-        loop {
-            // Made before looking, so that a push in between is not missed.
-            let changed = self.changed.notified();
-            if let Some(next) = self.take() {
-                return next;
-            }
-            changed.await;
-        }
-    }
-
-    fn take(&self) -> Option<Next> {
         let mut waiting = self.lock();
-        waiting.bytes = 0;
-        let frames = std::mem::take(&mut waiting.frames);
-        match waiting.close {
-            Some(close) => Some(Next::Close(frames, close)),
-            None if frames.is_empty() => None,
-            None => Some(Next::Write(frames)),
+        waiting.close.get_or_insert(close);
+        wake(waiting);
+    }
+
+    /// Has the connection see whether its login still holds.
+    pub fn review(&self) {
+        let mut waiting = self.lock();
+        waiting.review = true;
+        wake(waiting);
+    }
+
+    /// Waits until there is something to do. Cancel safe. For one waiter: the connection's task.
+    pub async fn next(&self) -> Next {
+        std::future::poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// What there is to do, or a wake-up later.
+    pub fn poll_next(&self, context: &mut Context<'_>) -> Poll<Next> {
+        let mut waiting = self.lock();
+        if let Some(next) = waiting.take() {
+            return Poll::Ready(next);
         }
+        match &mut waiting.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+        Poll::Pending
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -116,7 +120,29 @@ impl Outbox {
     }
 }
 
+/// Wakes the connection's task after the lock is released, or it would run into it.
+fn wake(mut waiting: MutexGuard<'_, Waiting>) {
+    let waker = waiting.waker.take();
+    drop(waiting);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
 impl Waiting {
+    fn take(&mut self) -> Option<Next> {
+        if std::mem::take(&mut self.review) {
+            return Some(Next::Review);
+        }
+        self.bytes = 0;
+        let frames = std::mem::take(&mut self.frames);
+        match self.close {
+            Some(close) => Some(Next::Close(frames, close)),
+            None if frames.is_empty() => None,
+            None => Some(Next::Write(frames)),
+        }
+    }
+
     fn find(&self, frame: &Frame) -> Option<usize> {
         let subject = frame.subject.as_ref()?;
         self.frames
@@ -126,7 +152,7 @@ impl Waiting {
 }
 
 fn cost(frame: &Frame) -> usize {
-    frame.text.len() + FRAME_OVERHEAD
+    frame.wire().len() + FRAME_OVERHEAD
 }
 
 #[cfg(test)]
@@ -136,10 +162,9 @@ mod tests {
     use futures_util::FutureExt as _;
 
     fn frame(text: &str, subject: Option<&str>) -> Frame {
-        Frame {
-            text: text.into(),
-            subject: subject.map(Into::into),
-        }
+        let mut frame = Frame::new(text);
+        frame.subject = subject.map(Into::into);
+        frame
     }
 
     fn outbox(limit: usize) -> Arc<Outbox> {
@@ -150,7 +175,7 @@ mod tests {
         let Some(Next::Write(frames) | Next::Close(frames, _)) = next else {
             return Vec::new();
         };
-        frames.iter().map(|frame| frame.text.to_string()).collect()
+        frames.iter().map(|frame| frame.text().to_owned()).collect()
     }
 
     #[test]

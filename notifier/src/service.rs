@@ -6,7 +6,7 @@ use std::time::Duration;
 use bellhop_common::amqp::{Consumer, Delivery, Names, Publisher, Source, Subscription, Topology};
 use bellhop_common::config::{Secret, SecretError};
 use bellhop_common::http::{Limits, serve};
-use bellhop_common::telemetry::{Health, Metrics, MetricsError};
+use bellhop_common::telemetry::{Component, Health, Metrics, MetricsError};
 use bellhop_common::tls;
 use bellhop_common::wire::encode_word;
 use thiserror::Error;
@@ -17,16 +17,22 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::access::{Access, CallbackError};
+use crate::admission::Admission;
 use crate::alerts::mattermost::{SetupError, WebhookUrlError};
 use crate::alerts::{self, Mattermost, WebhookUrl};
 use crate::auth::{KeyError, Verifier};
 use crate::config::{MAX_INSTANCE_BYTES, MattermostConfig, NotifierConfig};
+use crate::drain::drain;
 use crate::gateway::Gateway;
 use crate::http;
 use crate::hub::Hub;
 use crate::inbound::{self, HAND_BACKS};
 use crate::metric;
+use crate::presence::{self, Presence};
 use crate::recent::Recent;
+use crate::relay::{self, Relays};
+use crate::rooms::Rooms;
 
 /// How many live events may be with us at once.
 const LIVE_PREFETCH: u16 = 500;
@@ -58,10 +64,13 @@ pub enum RunError {
     /// The HTTP client.
     #[error(transparent)]
     Mattermost(#[from] SetupError),
+    /// The HTTP client that asks who may enter.
+    #[error(transparent)]
+    Callback(#[from] CallbackError),
 }
 
-/// Serves until `shutdown`: then is no longer ready, closes every connection with a code that says
-/// "come back", and waits for them until `shutdown.deadline`. The broker may be away at any time,
+/// Serves until `shutdown`: then is no longer ready, moves its connections elsewhere over
+/// `websocket.drain_window`, and waits for their end until `shutdown.deadline`. The broker may be away at any time,
 /// at the start too.
 ///
 /// # Errors
@@ -74,7 +83,6 @@ pub async fn run(
     tls::install_provider();
     let metrics = Metrics::install()?;
     metric::describe();
-    let verifier = Verifier::new(&config.auth)?;
     let mattermost = mattermost(&config.mattermost)?;
     let health = Health::new();
     let names = Names::new(&config.amqp);
@@ -82,25 +90,27 @@ pub async fn run(
     if mattermost.is_some() {
         topology = topology.with_alerts(&names, &[alerts::PATTERN]);
     }
+    let hears = health.component("amqp.consumer");
+    let (relays, lanes) = Relays::new();
+    let parts = Parts {
+        verifier: Verifier::new(&config.auth)?,
+        access: Access::new(&config.rooms, config.auth.mode)?,
+        presence: Presence::new(hears.clone()),
+        relays,
+    };
     let component = health.component("amqp.publisher");
     let (publisher, publisher_task) =
         Publisher::start(&config.amqp, "notifier", topology.clone(), component);
-    let gateway = Arc::new(Gateway {
-        instance: config.instance.clone().unwrap_or_else(host_name),
-        hub: Hub::new(config.websocket.connections_per_user),
-        recent: Recent::default(),
-        stop: shutdown.clone(),
-        sessions: TaskTracker::new(),
-        names,
-        publisher,
-        verifier,
-        config,
-    });
-    let routes = http::routes(Arc::clone(&gateway), health.clone(), metrics.clone());
-    let tasks = TaskTracker::new();
-    tasks.spawn(metrics.upkeep(shutdown.clone()));
-    tasks.spawn(serve(listener, routes, Limits::default(), shutdown.clone()));
-    let consumer = start_queues(&gateway, topology, mattermost, &health, &tasks, &shutdown);
+    let gateway = parts.assemble(config, names, publisher, shutdown.clone());
+    let serves = health.component("serving");
+    let routes = http::routes(Arc::clone(&gateway), health, metrics.clone());
+    let (tasks, closed) = (TaskTracker::new(), &gateway.closed);
+    tasks.spawn(metrics.upkeep(closed.clone()));
+    tasks.spawn(serve(listener, routes, Limits::default(), closed.clone()));
+    tasks.spawn(presence::tell(Arc::clone(&gateway), closed.clone()));
+    relay::run(&gateway, lanes, &tasks);
+    let consumer = start_queues(&gateway, topology, mattermost, hears, &tasks);
+    serves.up();
     info!(
         instance = gateway.instance,
         listen = %gateway.config.http.listen,
@@ -108,8 +118,10 @@ pub async fn run(
     );
 
     shutdown.cancelled().await;
-    consumer.stop_intake();
+    // Requests are still answered, so that whoever balances the load hears it from us.
+    serves.down();
     drain(&gateway).await;
+    gateway.closed.cancel();
     // Ends the queues that the tasks read from.
     consumer.close().await;
     tasks.close();
@@ -119,6 +131,43 @@ pub async fn run(
     publisher_task.close().await;
     info!("notifier stopped");
     Ok(())
+}
+
+/// The parts that may fail, made before anything is started.
+struct Parts {
+    verifier: Verifier,
+    access: Access,
+    presence: Presence,
+    relays: Relays,
+}
+
+impl Parts {
+    fn assemble(
+        self,
+        config: NotifierConfig,
+        names: Names,
+        publisher: Publisher,
+        stop: CancellationToken,
+    ) -> Arc<Gateway> {
+        let sockets = &config.websocket;
+        Arc::new(Gateway {
+            instance: config.instance.clone().unwrap_or_else(host_name),
+            verifier: self.verifier,
+            access: self.access,
+            admission: Admission::new(sockets.connections, sockets.connections_per_address),
+            hub: Hub::new(sockets.connections_per_user),
+            rooms: Rooms::new(),
+            presence: self.presence,
+            relays: self.relays,
+            recent: Recent::default(),
+            stop,
+            closed: CancellationToken::new(),
+            sessions: TaskTracker::new(),
+            names,
+            publisher,
+            config,
+        })
+    }
 }
 
 fn mattermost(config: &MattermostConfig) -> Result<Option<Mattermost>, RunError> {
@@ -141,9 +190,8 @@ fn start_queues(
     gateway: &Arc<Gateway>,
     topology: Topology,
     mattermost: Option<Mattermost>,
-    health: &Health,
+    health: Component,
     tasks: &TaskTracker,
-    stop: &CancellationToken,
 ) -> Consumer {
     let names = &gateway.names;
     let mut subscriptions = Vec::new();
@@ -157,7 +205,7 @@ fn start_queues(
         Source::Own {
             stem: names.notifier(&encode_word(&gateway.instance)),
             exchange: names.events(),
-            patterns: vec!["live.#".into()],
+            patterns: vec!["live.#".into(), format!("{}.#", presence::KEY_WORD)],
             max_bytes: LIVE_MAX_BYTES,
         },
         LIVE_PREFETCH,
@@ -169,27 +217,14 @@ fn start_queues(
         // One at a time: the channel reads them in order.
         let waiting = subscribe(Source::Queue(names.alerts()), 1);
         let gateway = Arc::clone(gateway);
-        tasks.spawn(alerts::dispatch(gateway, client, waiting, stop.clone()));
+        let stop = gateway.stop.clone();
+        tasks.spawn(alerts::dispatch(gateway, client, waiting, stop));
     }
-    let component = health.component("amqp.consumer");
     Consumer::start(
         &gateway.config.amqp,
         "notifier",
         topology,
         subscriptions,
-        component,
+        health,
     )
-}
-
-async fn drain(gateway: &Gateway) {
-    let deadline = gateway.config.shutdown.deadline.0;
-    gateway.sessions.close();
-    if timeout(deadline, gateway.sessions.wait()).await.is_err() {
-        let connections = gateway.sessions.len();
-        warn!(
-            connections,
-            ?deadline,
-            "the deadline is over, connections were still open"
-        );
-    }
 }

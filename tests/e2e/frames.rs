@@ -50,7 +50,7 @@ async fn a_wrong_frame_gets_an_error_and_the_connection_goes_on() {
         ("{}", "bad_frame", Value::Null),
         (r#"{"type":5}"#, "bad_frame", Value::Null),
         (&deep, "bad_frame", Value::Null),
-        (r#"{"type":"dance","id":"x"}"#, "unknown_type", json!("x")),
+        (r#"{"type":"dance","id":"x"}"#, "no_room", json!("x")),
         (r#"{"type":"auth","id":2}"#, "missing_field", json!(2)),
     ] {
         ann.send(text).await;

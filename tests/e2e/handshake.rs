@@ -276,6 +276,13 @@ async fn a_login_ends_with_its_token_unless_it_is_renewed() {
     let mut left_alone = Client::connect(notifier.address, &short).await;
     left_alone.next_of("connected").await;
 
+    // It ends sooner than notice is given, so that notice comes at once.
+    let notice = renewed.next().await;
+    assert_eq!(notice["type"], "token_expiring");
+    let expires_at: Timestamp = notice["expires_at"].as_str().unwrap().parse().unwrap();
+    let left = expires_at.duration_since(Timestamp::now());
+    assert!(left.as_secs() <= 3, "{left}");
+
     renewed.send(&auth_frame(&token("bob"))).await;
     let error = renewed.next().await;
     assert_eq!(error["code"], "wrong_user");

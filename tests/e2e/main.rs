@@ -33,6 +33,7 @@ mod public_keys;
 mod publisher;
 mod redelivery;
 mod retries;
+mod rooms;
 mod scheduled;
 mod status;
 mod tls;

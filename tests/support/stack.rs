@@ -115,6 +115,8 @@ impl Stack {
         config.amqp.prefix.clone_from(&self.prefix);
         config.auth.secret = Some(Secret::new(SECRET));
         config.instance = Some("test".into());
+        // Otherwise every test with a client waits for it.
+        config.websocket.drain_window.0 = Duration::ZERO;
         config
     }
 
@@ -216,6 +218,14 @@ pub fn admin_token(user: &str) -> String {
     .auth;
     let lifetime = Duration::from_mins(10);
     mint_with_scope(&auth, user, Some("admin"), Timestamp::now(), lifetime).unwrap()
+}
+
+/// A good token that lets a user into the rooms and chats of these patterns.
+pub fn room_token(user: &str, patterns: &[&str]) -> String {
+    let now = Timestamp::now().as_second();
+    let claims = json!({"sub": user, "iat": now, "exp": now + 600, "rooms": patterns});
+    let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
 }
 
 /// Opens a kind to users.

@@ -5,10 +5,14 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -38,6 +42,10 @@ impl Default for Limits {
     }
 }
 
+/// Who is at the other end of a request's connection; an extension of every request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
+
 /// How long open requests may go on after `stop`.
 const LAST_REQUESTS: Duration = Duration::from_secs(3);
 
@@ -58,13 +66,18 @@ where
     let places = Arc::new(Semaphore::new(limits.max_connections));
     let mut connections = JoinSet::new();
     loop {
-        let (stream, place) = tokio::select! {
+        let (stream, peer, place) = tokio::select! {
             accepted = accept(&listener, &places) => accepted,
             Some(_) = connections.join_next() => continue,
             () = stop.cancelled() => break,
         };
+        let service = service.clone();
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            service.call(request)
+        });
         let connection = builder
-            .serve_connection(TokioIo::new(stream), service.clone())
+            .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let stop = stop.clone();
         connections.spawn(async move {
@@ -92,16 +105,16 @@ where
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> (TcpStream, Option<tokio::sync::OwnedSemaphorePermit>) {
+) -> (TcpStream, Peer, Option<tokio::sync::OwnedSemaphorePermit>) {
     // The semaphore is never closed, so there is always a permit to wait for.
     let place = Arc::clone(places).acquire_owned().await.ok();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, address)) => {
                 if let Err(error) = stream.set_nodelay(true) {
                     debug!(%error, "cannot turn Nagle's algorithm off");
                 }
-                return (stream, place);
+                return (stream, Peer(address), place);
             }
             Err(error) => back_off(&error).await,
         }

@@ -21,8 +21,8 @@ pub struct Event {
     pub id: Uuid,
     /// When it happened.
     pub time: Timestamp,
-    /// What happened.
-    pub data: Box<RawValue>,
+    /// What happened. Absent in what a client sent to a room without it.
+    pub data: Option<Box<RawValue>>,
     /// Everything else (`source`, `title`, and fields of later versions).
     pub extra: BTreeMap<String, Box<RawValue>>,
 }
@@ -47,7 +47,7 @@ impl Event {
             kind: kind.into(),
             id,
             time,
-            data: serde_json::value::to_raw_value(data)?,
+            data: Some(serde_json::value::to_raw_value(data)?),
             extra: BTreeMap::new(),
         })
     }
@@ -75,7 +75,9 @@ impl Serialize for Event {
         map.serialize_entry("type", &self.kind)?;
         map.serialize_entry("id", &self.id)?;
         map.serialize_entry("time", &self.time)?;
-        map.serialize_entry("data", &self.data)?;
+        if let Some(data) = &self.data {
+            map.serialize_entry("data", data)?;
+        }
         for (name, value) in &self.extra {
             map.serialize_entry(name, value)?;
         }
@@ -93,7 +95,7 @@ impl<'de> Deserialize<'de> for Event {
                 .ok_or_else(|| D::Error::missing_field(name))
         };
         let (kind, id, time) = (take("type")?, take("id")?, take("time")?);
-        let data = take("data")?;
+        let data = fields.remove("data");
         Ok(Self {
             kind: field::<_, D>("type", &kind)?,
             id: field::<_, D>("id", &id)?,

@@ -25,6 +25,6 @@ pub use order::Order;
 pub use progress::{Progress, Step};
 pub use report::{ASK_STATUS, MAX_REPORTED, QueueReport, RunningTask, WorkerReport};
 pub use routing_key::{
-    Audience, EventClass, EventKey, KeyError, MAX_KEY_BYTES, decode_word, encode_word,
+    Audience, EventClass, EventKey, KeyError, MAX_KEY_BYTES, decode_word, encode_word, is_topic,
 };
 pub use task::{Status, TASK_STATUS_CHANGED, TaskError, TaskStatus, cut, next_rev};

@@ -190,7 +190,10 @@ impl fmt::Display for EventKey {
     }
 }
 
-fn is_topic(topic: &str) -> bool {
+/// Whether a text can stand in a routing key as an event's type: words of letters, digits, `-`, `_`
+/// and `:`, with dots between.
+#[must_use]
+pub fn is_topic(topic: &str) -> bool {
     topic
         .split('.')
         .all(|word| !word.is_empty() && word.chars().all(is_word_char))

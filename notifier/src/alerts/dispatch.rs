@@ -10,6 +10,7 @@ use bellhop_common::telemetry::with_causes;
 use bellhop_common::wire::{Event, TaskStatus, cut, header};
 use jiff::Timestamp;
 use metrics::counter;
+use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -122,7 +123,8 @@ async fn wait_until(time: Option<Instant>, limit: Instant) -> bool {
 
 fn read(body: &[u8]) -> Result<TaskStatus, String> {
     let event = Event::parse(body).map_err(|error| error.to_string())?;
-    serde_json::from_str(event.data.get())
+    let data = event.data.as_deref().map_or("null", RawValue::get);
+    serde_json::from_str(data)
         .map_err(|error| format!("the event's data is not a task's status: {error}"))
 }
 

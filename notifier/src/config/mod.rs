@@ -9,10 +9,13 @@ use bellhop_common::config::{AmqpConfig, LogConfig, Secret, ServiceConfig, Shutd
 use serde::{Deserialize, Serialize};
 
 pub use self::auth::{AuthConfig, AuthMode};
+pub use self::rooms::{Access, RoomsConfig};
 pub use self::websocket::WebSocketConfig;
 use crate::alerts::WebhookUrl;
+use crate::http::Network;
 
 mod auth;
+mod rooms;
 mod websocket;
 
 /// An instance's name is part of a queue's name, which has at most 255 bytes, some of them spent
@@ -37,6 +40,8 @@ pub struct NotifierConfig {
     pub auth: AuthConfig,
     /// Connections.
     pub websocket: WebSocketConfig,
+    /// Rooms and chats.
+    pub rooms: RoomsConfig,
     /// Jobs that users may start.
     pub tasks: TasksConfig,
     /// Team alerts. Without a webhook there are none.
@@ -53,6 +58,9 @@ pub struct HttpConfig {
     /// `*` for any. A page that this notifier serves itself always may, and so may clients that
     /// send no `Origin`, which are no browsers.
     pub allowed_origins: Vec<String>,
+    /// Proxies whose `X-Forwarded-For` is believed when connections are counted by address, e.g.
+    /// `10.0.0.0/8`.
+    pub trusted_proxies: Vec<Network>,
 }
 
 impl Default for HttpConfig {
@@ -60,6 +68,7 @@ impl Default for HttpConfig {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             allowed_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
         }
     }
 }
@@ -109,6 +118,14 @@ impl ServiceConfig for NotifierConfig {
         problems.extend(self.log.problems());
         problems.extend(self.auth.problems(self.http.listen));
         problems.extend(self.websocket.problems());
+        problems.extend(self.rooms.problems());
+        if self.websocket.drain_window >= self.shutdown.deadline {
+            problems.push(format!(
+                "websocket.drain_window ({}) must be shorter than shutdown.deadline ({}), or \
+                 connections are cut off",
+                self.websocket.drain_window, self.shutdown.deadline
+            ));
+        }
         let hook = &self.mattermost;
         if hook.webhook_url.is_some() && hook.webhook_url_file.is_some() {
             problems.push(

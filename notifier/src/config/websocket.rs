@@ -21,8 +21,18 @@ pub struct WebSocketConfig {
     pub queue_size: HumanSize,
     /// How many connections one user may have on this instance. One more replaces the oldest.
     pub connections_per_user: usize,
+    /// How many connections this instance may have; 0 for no limit.
+    pub connections: usize,
+    /// How many connections may come from one address; 0 for no limit.
+    pub connections_per_address: usize,
+    /// How many frames a client may send a second, after a burst of ten times as many.
+    pub frames_per_second: u32,
     /// How long a client without a token may take to send one.
     pub auth_timeout: HumanDuration,
+    /// How long before the end of its token a client is told.
+    pub token_notice: HumanDuration,
+    /// When this instance stops, over what time its clients are moved to others.
+    pub drain_window: HumanDuration,
 }
 
 impl Default for WebSocketConfig {
@@ -35,7 +45,12 @@ impl Default for WebSocketConfig {
             read_buffer_size: HumanSize::kib(1),
             queue_size: HumanSize::kib(1024),
             connections_per_user: 10,
+            connections: 0,
+            connections_per_address: 0,
+            frames_per_second: 50,
             auth_timeout: HumanDuration::from_secs(10),
+            token_notice: HumanDuration::from_secs(30),
+            drain_window: HumanDuration::from_secs(5),
         }
     }
 }
@@ -58,8 +73,11 @@ impl WebSocketConfig {
                 self.pong_wait, self.ping_interval
             ));
         }
-        if self.connections_per_user == 0 {
-            problems.push("websocket.connections_per_user must be at least 1".into());
+        if self.connections_per_user == 0 || self.frames_per_second == 0 {
+            problems.push(
+                "websocket.connections_per_user and websocket.frames_per_second must be at least 1"
+                    .into(),
+            );
         }
         if self.read_buffer_size.0 < 256 || self.queue_size.0 < 4096 {
             problems.push(

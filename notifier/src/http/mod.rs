@@ -1,11 +1,14 @@
 //! The HTTP side: the socket's handshake, jobs for browsers and curl, the dead letters, the page.
 
+mod arrival;
+mod client_address;
 mod dead;
 mod error;
 mod page;
 mod tasks;
 mod upgrade;
 
+pub use self::client_address::{Network, NetworkError};
 use std::convert::Infallible;
 use std::sync::Arc;
 

@@ -17,8 +17,8 @@ use warp::http::StatusCode;
 use warp::reply::Response;
 use warp::{Filter, Rejection, Reply};
 
+use super::arrival::unauthorized;
 use super::error::ApiError;
-use super::upgrade::unauthorized;
 use crate::auth::{Credentials, Identity};
 use crate::config::AuthMode;
 use crate::gateway::Gateway;

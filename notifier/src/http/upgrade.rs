@@ -3,69 +3,32 @@
 
 use std::sync::Arc;
 
+use bellhop_common::http::Peer;
 use hyper::upgrade::OnUpgrade;
-use jiff::Timestamp;
-use reqwest::Url;
 use tokio::time::{Duration, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tracing::debug;
 use warp::http::header::{
-    AUTHORIZATION, CONNECTION, HOST, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use warp::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use warp::reply::Response;
-use warp::{Filter, Rejection, Reply};
+use warp::{Filter, Rejection};
 
+use super::arrival::{arrive, list, refuse, text};
 use super::error::ApiError;
-use crate::auth::{
-    Carrier, Credentials, Identity, SUBPROTOCOL, TokenError, is_loopback_host, origin_allowed,
-};
-use crate::config::AuthMode;
+use crate::auth::SUBPROTOCOL;
 use crate::gateway::Gateway;
-use crate::session;
+use crate::session::{self, Arrival};
 
-/// Frames are written together up to this size before they go to the socket.
-const WRITE_BATCH: usize = 16 * 1024;
-
-/// Only its query is of interest.
-const NO_URL: &str = "ws://notifier/ws";
+/// Only the library's own answers go through its buffer; frames are written from where they are.
+const WRITE_BUFFER: usize = 0;
 
 /// How long the HTTP connection may take to hand its socket over after our 101.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
-
-#[derive(Default)]
-struct Query {
-    token: Option<String>,
-    user_id: Option<String>,
-}
-
-impl Query {
-    /// By hand: warp's own filter logs a query that it cannot read, and a token may be in it.
-    fn read(raw: &str) -> Result<Self, ApiError> {
-        let mut query = Self::default();
-        let mut url = NO_URL.parse::<Url>().map_err(|_| bad_query())?;
-        url.set_query(Some(raw));
-        for (name, value) in url.query_pairs() {
-            let field = match &*name {
-                "token" => &mut query.token,
-                "user_id" => &mut query.user_id,
-                _ => continue,
-            };
-            if field.replace(value.into_owned()).is_some() {
-                return Err(bad_query());
-            }
-        }
-        Ok(query)
-    }
-}
-
-fn bad_query() -> ApiError {
-    let message = "the query has token or user_id more than once";
-    ApiError::new(StatusCode::BAD_REQUEST, "bad_query", message)
-}
 
 pub(super) fn route(
     gateway: Arc<Gateway>,
@@ -74,13 +37,14 @@ pub(super) fn route(
         .and(warp::get())
         .and(warp::header::headers_cloned())
         .and(warp::query::raw().or(warp::any().map(String::new)).unify())
+        .and(warp::ext::optional::<Peer>())
         .and(warp::ext::optional::<OnUpgrade>())
         .map(
-            move |headers: HeaderMap, query: String, upgrade: Option<OnUpgrade>| match accept(
-                &gateway, &headers, &query, upgrade,
+            move |headers: HeaderMap, query: String, peer, upgrade: Option<OnUpgrade>| match accept(
+                &gateway, &headers, &query, peer, upgrade,
             ) {
                 Ok(response) => response,
-                Err(error) => error.into_response(),
+                Err(error) => refuse(error),
             },
         )
 }
@@ -90,34 +54,15 @@ fn accept(
     gateway: &Arc<Gateway>,
     headers: &HeaderMap,
     query: &str,
+    peer: Option<Peer>,
     upgrade: Option<OnUpgrade>,
 ) -> Result<Response, ApiError> {
     let key = websocket_key(headers)?;
     let Some(upgrade) = upgrade else {
         return Err(not_a_websocket("the connection cannot be upgraded"));
     };
-    let origin = text(headers, ORIGIN);
-    let allowed = &gateway.config.http.allowed_origins;
-    if !origin_allowed(origin, text(headers, HOST), allowed) {
-        let message = format!(
-            "pages from {:?} may not connect; http.allowed_origins lists who may",
-            origin.unwrap_or_default()
-        );
-        return Err(ApiError::new(
-            StatusCode::FORBIDDEN,
-            "wrong_origin",
-            message,
-        ));
-    }
-    let query = Query::read(query)?;
-    let credentials = Credentials::read(
-        text(headers, AUTHORIZATION),
-        Some(&list(headers, SEC_WEBSOCKET_PROTOCOL)),
-        query.token.as_deref(),
-    );
-    let host = text(headers, HOST);
-    let identity = identify(gateway, &credentials, host, query.user_id)?;
-    let task = open(Arc::clone(gateway), upgrade, identity);
+    let (arrival, subprotocol) = arrive(gateway, headers, query, peer)?;
+    let task = open(Arc::clone(gateway), upgrade, arrival);
     gateway.sessions.spawn(task);
 
     let mut response = Response::default();
@@ -128,56 +73,11 @@ fn accept(
     if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
         answer.insert(SEC_WEBSOCKET_ACCEPT, accept);
     }
-    if credentials.subprotocol {
+    if subprotocol {
         let echo = HeaderValue::from_static(SUBPROTOCOL);
         answer.insert(SEC_WEBSOCKET_PROTOCOL, echo);
     }
     Ok(response)
-}
-
-/// Who connects. A program that sent the header is refused with a status; for a browser the answer
-/// is a close code, since its scripts cannot see the status of a refused handshake.
-fn identify(
-    gateway: &Gateway,
-    credentials: &Credentials,
-    host: Option<&str>,
-    user_id: Option<String>,
-) -> Result<Result<Option<Identity>, TokenError>, ApiError> {
-    if gateway.verifier.mode() == AuthMode::None {
-        if !is_loopback_host(host) {
-            let message = "in auth.mode = \"none\" connect to localhost or a loopback address";
-            return Err(ApiError::new(StatusCode::FORBIDDEN, "wrong_host", message));
-        }
-        let Some(user_id) = user_id.filter(|id| !id.is_empty()) else {
-            let message = "in auth.mode = \"none\" name yourself: /ws?user_id=…";
-            return Err(ApiError::new(StatusCode::BAD_REQUEST, "no_user", message));
-        };
-        return Ok(Ok(Some(Identity::unchecked(user_id))));
-    }
-    let Some((carrier, token)) = &credentials.token else {
-        return Ok(Ok(None));
-    };
-    if *carrier == Carrier::Query && !gateway.config.auth.query_token {
-        let message = "?token= is turned off here; use a header or a subprotocol";
-        return Err(ApiError::new(
-            StatusCode::UNAUTHORIZED,
-            "query_token_off",
-            message,
-        ));
-    }
-    match gateway.verifier.verify(token, Timestamp::now()) {
-        Err(error) if *carrier == Carrier::Header => Err(unauthorized(&error)),
-        Err(error) => Ok(Err(error)),
-        Ok(identity) => Ok(Ok(Some(identity))),
-    }
-}
-
-pub(super) fn unauthorized(error: &TokenError) -> ApiError {
-    let code = match error {
-        TokenError::Expired => "token_expired",
-        _ => "invalid_token",
-    };
-    ApiError::new(StatusCode::UNAUTHORIZED, code, error.to_string())
 }
 
 /// RFC 6455, 4.2.1.
@@ -206,22 +106,7 @@ fn not_a_websocket(message: &str) -> ApiError {
     ApiError::new(StatusCode::UPGRADE_REQUIRED, "not_a_websocket", message)
 }
 
-/// A list, which may stand in several lines (RFC 9110, 5.3).
-fn list(headers: &HeaderMap, name: HeaderName) -> String {
-    let lines = headers.get_all(name).iter();
-    let lines: Vec<_> = lines.filter_map(|line| line.to_str().ok()).collect();
-    lines.join(",")
-}
-
-fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
-    headers.get(name)?.to_str().ok()
-}
-
-async fn open(
-    gateway: Arc<Gateway>,
-    upgrade: OnUpgrade,
-    identity: Result<Option<Identity>, TokenError>,
-) {
+async fn open(gateway: Arc<Gateway>, upgrade: OnUpgrade, arrival: Arrival) {
     let upgraded = match timeout(UPGRADE_TIMEOUT, upgrade).await {
         Ok(Ok(upgraded)) => upgraded,
         Ok(Err(error)) => return debug!(%error, "the client left during the handshake"),
@@ -234,12 +119,12 @@ async fn open(
     let limit = settings.max_message_size.bytes();
     let config = WebSocketConfig::default()
         .read_buffer_size(settings.read_buffer_size.bytes())
-        .write_buffer_size(WRITE_BATCH)
+        .write_buffer_size(WRITE_BUFFER)
         .max_message_size(Some(limit))
         .max_frame_size(Some(limit));
     let (ahead, role) = (ahead.to_vec(), Role::Server);
     let socket = WebSocketStream::from_partially_read(stream, ahead, role, Some(config)).await;
     // A task of its own, so that what the handshake needed does not live as long as the connection.
-    let session = session::serve(Arc::clone(&gateway), socket, identity);
+    let session = session::serve(Arc::clone(&gateway), socket, arrival);
     gateway.sessions.spawn(session);
 }

@@ -1,78 +1,148 @@
 //! What clients send.
 
+use bellhop_common::wire::MAX_ID_BYTES;
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use thiserror::Error;
 
-/// A client's frame. `id` is the client's own and is echoed in the answer.
-#[derive(Debug, Clone, PartialEq)]
-pub enum ClientFrame {
+use super::place::{Place, PlaceKind};
+
+/// The longest type of a frame that is relayed, in bytes: it becomes part of a routing key, which
+/// has at most 255.
+const MAX_TYPE_BYTES: usize = 64;
+
+/// Types that mean something when the notifier or a backend says them. A client that could send
+/// them to others could speak in our name.
+const RESERVED: &[&str] = &[
+    "connected",
+    "subscribed",
+    "unsubscribed",
+    "user_joined",
+    "user_left",
+    "presence",
+    "pong",
+    "error",
+    "reconnect",
+    "resumed",
+    "token_expiring",
+    "message.sent",
+    "message.new",
+    "chat.updated",
+    "chat.member_removed",
+    "room.member_removed",
+];
+
+/// All types that begin with these are reserved too.
+const RESERVED_PREFIXES: &[&str] = &["task.", "notification.", "inbox."];
+
+/// A client's frame, with the client's own `id`, which is echoed in the answer.
+#[derive(Debug, Clone)]
+pub struct ClientFrame {
+    /// The client's id.
+    pub id: Option<Value>,
+    /// What it asks for.
+    pub command: Command,
+}
+
+/// What a client asks for.
+#[derive(Debug, Clone)]
+pub enum Command {
     /// Answered by `pong`.
-    Ping {
-        /// The client's id.
-        id: Option<Value>,
-    },
+    Ping,
     /// Log in, or renew the login.
     Auth {
-        /// The client's id.
-        id: Option<Value>,
         /// A JSON Web Token.
         token: String,
     },
+    /// Enter a room or chat.
+    Subscribe(Place),
+    /// Leave it.
+    Unsubscribe(Place),
+    /// Who is there?
+    Presence(Place),
+    /// Anything else goes to the others in a room or chat.
+    Relay(Relay),
+}
+
+/// A frame for the others.
+#[derive(Debug, Clone)]
+pub struct Relay {
+    /// Where to; nowhere named means the one place that the client is in.
+    pub place: Option<Place>,
+    /// Its type.
+    pub kind: String,
+    /// Passed on untouched.
+    pub payload: Option<Box<RawValue>>,
+    /// Passed on untouched.
+    pub data: Option<Box<RawValue>>,
 }
 
 /// Why a frame is not understood.
 #[derive(Debug, Error)]
-pub enum FrameError {
+#[error("{problem}")]
+pub struct FrameError {
+    /// The client's id, as far as it could be read.
+    pub id: Option<Value>,
+    /// What is wrong.
+    pub problem: Problem,
+}
+
+/// What is wrong with a frame.
+#[derive(Debug, Error)]
+pub enum Problem {
     /// Not JSON, or no object with a `type`.
     #[error("the frame is not a JSON object with a \"type\": {0}")]
     Malformed(serde_json::Error),
-    /// A type this version does not know.
-    #[error("unknown frame type {kind:?}; known are: ping, auth")]
-    UnknownType {
-        /// The client's id.
-        id: Option<Value>,
+    /// A field is missing.
+    #[error("a frame of type {kind:?} needs the field {field}")]
+    MissingField {
         /// The type.
         kind: String,
-    },
-    /// A field is missing.
-    #[error("a frame of type {kind:?} needs the field {field:?}")]
-    MissingField {
-        /// The client's id.
-        id: Option<Value>,
-        /// The type.
-        kind: &'static str,
         /// What is missing.
         field: &'static str,
     },
+    /// Both a room and a chat are named.
+    #[error("name either \"room_id\" or \"chat_id\", not both")]
+    TwoPlaces,
+    /// An id nobody can have.
+    #[error("\"{0}\" must have 1 to {MAX_ID_BYTES} bytes")]
+    BadId(&'static str),
+    /// A type that only the notifier or a backend may send.
+    #[error("clients may not send frames of type {0:?}")]
+    Reserved(String),
+    /// A type that cannot be part of a routing key.
+    #[error(
+        "a type has words of letters, digits, `-`, `_` and `:` with dots between, {MAX_TYPE_BYTES} bytes at most"
+    )]
+    BadType,
 }
 
-impl FrameError {
+impl Problem {
     /// The code in the answering `error` frame.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Malformed(_) => "bad_frame",
-            Self::UnknownType { .. } => "unknown_type",
             Self::MissingField { .. } => "missing_field",
-        }
-    }
-
-    /// The client's id, as far as it could be read.
-    #[must_use]
-    pub fn id(&self) -> Option<&Value> {
-        match self {
-            Self::Malformed(_) => None,
-            Self::UnknownType { id, .. } | Self::MissingField { id, .. } => id.as_ref(),
+            Self::TwoPlaces | Self::BadId(_) => "bad_field",
+            Self::Reserved(_) => "reserved_type",
+            Self::BadType => "bad_type",
         }
     }
 }
 
 #[derive(Deserialize)]
-struct Raw {
+struct Raw<'a> {
     r#type: String,
     id: Option<Value>,
     token: Option<String>,
+    room_id: Option<String>,
+    chat_id: Option<String>,
+    #[serde(borrow)]
+    payload: Option<&'a RawValue>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
 }
 
 impl ClientFrame {
@@ -81,21 +151,78 @@ impl ClientFrame {
     /// # Errors
     /// [`FrameError`].
     pub fn parse(text: &str) -> Result<Self, FrameError> {
-        let Raw { r#type, id, token } =
-            serde_json::from_str(text).map_err(FrameError::Malformed)?;
-        match r#type.as_str() {
-            "ping" => Ok(Self::Ping { id }),
-            "auth" => match token {
-                Some(token) => Ok(Self::Auth { id, token }),
-                None => Err(FrameError::MissingField {
-                    id,
-                    kind: "auth",
-                    field: "token",
-                }),
-            },
-            _ => Err(FrameError::UnknownType { id, kind: r#type }),
+        let mut raw: Raw<'_> = serde_json::from_str(text).map_err(|error| FrameError {
+            id: None,
+            problem: Problem::Malformed(error),
+        })?;
+        let id = raw.id.take();
+        match raw.command() {
+            Ok(command) => Ok(Self { id, command }),
+            Err(problem) => Err(FrameError { id, problem }),
         }
     }
+}
+
+impl Raw<'_> {
+    fn command(self) -> Result<Command, Problem> {
+        match self.r#type.as_str() {
+            "ping" => Ok(Command::Ping),
+            "auth" => match self.token {
+                Some(token) => Ok(Command::Auth { token }),
+                None => Err(self.missing("\"token\"")),
+            },
+            "subscribe" | "join_room" => self.named_place().map(Command::Subscribe),
+            "unsubscribe" | "leave_room" => self.named_place().map(Command::Unsubscribe),
+            "presence" => self.named_place().map(Command::Presence),
+            kind if is_reserved(kind) => Err(Problem::Reserved(kind.to_owned())),
+            kind if !is_type(kind) => Err(Problem::BadType),
+            _ => self.relay(),
+        }
+    }
+
+    fn relay(self) -> Result<Command, Problem> {
+        Ok(Command::Relay(Relay {
+            place: self.place()?,
+            payload: self.payload.map(ToOwned::to_owned),
+            data: self.data.map(ToOwned::to_owned),
+            kind: self.r#type,
+        }))
+    }
+
+    fn named_place(&self) -> Result<Place, Problem> {
+        let missing = || self.missing("\"room_id\" or \"chat_id\"");
+        self.place()?.ok_or_else(missing)
+    }
+
+    fn place(&self) -> Result<Option<Place>, Problem> {
+        let (kind, id) = match (&self.room_id, &self.chat_id) {
+            (None, None) => return Ok(None),
+            (Some(_), Some(_)) => return Err(Problem::TwoPlaces),
+            (Some(id), None) => (PlaceKind::Room, id),
+            (None, Some(id)) => (PlaceKind::Chat, id),
+        };
+        if !(1..=MAX_ID_BYTES).contains(&id.len()) {
+            return Err(Problem::BadId(kind.field()));
+        }
+        let id = id.as_str().into();
+        Ok(Some(Place { kind, id }))
+    }
+
+    fn missing(&self, field: &'static str) -> Problem {
+        let kind = self.r#type.clone();
+        Problem::MissingField { kind, field }
+    }
+}
+
+fn is_reserved(kind: &str) -> bool {
+    RESERVED.contains(&kind)
+        || RESERVED_PREFIXES
+            .iter()
+            .any(|prefix| kind.starts_with(prefix))
+}
+
+fn is_type(kind: &str) -> bool {
+    kind.len() <= MAX_TYPE_BYTES && bellhop_common::wire::is_topic(kind)
 }
 
 #[cfg(test)]
@@ -103,36 +230,83 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    #[test]
-    fn frames_are_read_and_ids_kept() {
-        assert_eq!(
-            ClientFrame::parse(r#"{"type":"ping"}"#).unwrap(),
-            ClientFrame::Ping { id: None }
-        );
-        assert_eq!(
-            ClientFrame::parse(r#"{"type":"auth","token":"t","id":7}"#).unwrap(),
-            ClientFrame::Auth {
-                id: Some(json!(7)),
-                token: "t".into()
-            }
-        );
+    fn command(text: &str) -> Command {
+        ClientFrame::parse(text).unwrap().command
     }
 
     #[test]
-    fn wrong_frames_get_a_code_and_their_id_back() {
-        for (text, code, id) in [
-            ("hello", "bad_frame", None),
-            ("[]", "bad_frame", None),
-            ("{}", "bad_frame", None),
-            (
-                r#"{"type":"dance","id":"a"}"#,
-                "unknown_type",
-                Some(json!("a")),
-            ),
-            (r#"{"type":"auth","id":1}"#, "missing_field", Some(json!(1))),
+    fn frames_are_read_and_ids_kept() {
+        let frame = ClientFrame::parse(r#"{"type":"ping","id":7,"more":[]}"#).unwrap();
+        assert_eq!(frame.id, Some(json!(7)));
+        assert!(matches!(frame.command, Command::Ping));
+        let auth = command(r#"{"token":"t","type":"auth","id":null}"#);
+        assert!(matches!(auth, Command::Auth { token } if token == "t"));
+    }
+
+    #[test]
+    fn both_seeds_names_for_the_same_mean_the_same() {
+        for text in [
+            r#"{"type":"subscribe","room_id":"r"}"#,
+            r#"{"type":"join_room","room_id":"r"}"#,
+        ] {
+            assert!(
+                matches!(command(text), Command::Subscribe(place) if place == Place::room("r"))
+            );
+        }
+        let chat = command(r#"{"type":"unsubscribe","chat_id":"c"}"#);
+        assert!(matches!(chat, Command::Unsubscribe(place) if place == Place::chat("c")));
+        let left = command(r#"{"type":"leave_room","room_id":"r"}"#);
+        assert!(matches!(left, Command::Unsubscribe(place) if place == Place::room("r")));
+    }
+
+    #[test]
+    fn any_other_type_is_relayed_with_its_content_as_it_was() {
+        let text =
+            r#"{"type":"custom_event","payload":{"n":1.50, "z":[ ]},"from":"somebody else"}"#;
+        let Command::Relay(relay) = command(text) else {
+            panic!("not a relay");
+        };
+        assert_eq!((relay.kind.as_str(), relay.place), ("custom_event", None));
+        assert_eq!(relay.payload.unwrap().get(), r#"{"n":1.50, "z":[ ]}"#);
+        assert!(relay.data.is_none());
+    }
+
+    #[test]
+    fn every_mistake_has_its_code() {
+        let long = "x".repeat(MAX_ID_BYTES + 1);
+        for (text, code) in [
+            ("", "bad_frame"),
+            ("not json", "bad_frame"),
+            ("[]", "bad_frame"),
+            (r#""ping""#, "bad_frame"),
+            ("{}", "bad_frame"),
+            (r#"{"type":1}"#, "bad_frame"),
+            (r#"{"type":"ping"} {}"#, "bad_frame"),
+            (r#"{"type":"ping","type":"ping"}"#, "bad_frame"),
+            (r#"{"type":"subscribe","room_id":5}"#, "bad_frame"),
+            (r#"{"type":"auth"}"#, "missing_field"),
+            (r#"{"type":"subscribe"}"#, "missing_field"),
+            (r#"{"type":"leave_room","room":"x"}"#, "missing_field"),
+            (r#"{"type":"presence"}"#, "missing_field"),
+            (r#"{"type":"join_room","room_id":""}"#, "bad_field"),
+            (r#"{"type":"x","room_id":"a","chat_id":"b"}"#, "bad_field"),
+            (r#"{"type":"task.updated","room_id":"r"}"#, "reserved_type"),
+            (r#"{"type":"user_joined","room_id":"r"}"#, "reserved_type"),
+            (r#"{"type":"message.new","room_id":"r"}"#, "reserved_type"),
+            (r#"{"type":"room.member_removed"}"#, "reserved_type"),
+            (r#"{"type":"","room_id":"r"}"#, "bad_type"),
+            (r#"{"type":"a..b","room_id":"r"}"#, "bad_type"),
+            (r#"{"type":"a b","room_id":"r"}"#, "bad_type"),
+            (r##"{"type":"#","room_id":"r"}"##, "bad_type"),
         ] {
             let error = ClientFrame::parse(text).unwrap_err();
-            assert_eq!((error.code(), error.id()), (code, id.as_ref()), "{text}");
+            assert_eq!(error.problem.code(), code, "{text}: {error}");
         }
+        let text = json!({"type": "subscribe", "chat_id": long, "id": "q"}).to_string();
+        let error = ClientFrame::parse(&text).unwrap_err();
+        assert_eq!(
+            (error.problem.code(), error.id),
+            ("bad_field", Some(json!("q")))
+        );
     }
 }

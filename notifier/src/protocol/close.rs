@@ -29,6 +29,8 @@ pub const RESTART: Close = close(1012, "restart");
 pub const SLOW_CONSUMER: Close = close(4000, "slow_consumer");
 /// No sign of life within `websocket.pong_wait`.
 pub const PONG_TIMEOUT: Close = close(4001, "pong_timeout");
+/// Too many frames above `websocket.frames_per_second`.
+pub const RATE_LIMITED: Close = close(4002, "rate_limited");
 
 /// A newer connection of the same user took the place of this one.
 pub const REPLACED: Close = close(4500, "replaced");
@@ -49,7 +51,7 @@ mod tests {
 
     #[test]
     fn the_range_tells_whether_to_come_back() {
-        for come_back in [RESTART, SLOW_CONSUMER, PONG_TIMEOUT] {
+        for come_back in [RESTART, SLOW_CONSUMER, PONG_TIMEOUT, RATE_LIMITED] {
             assert!(come_back.code == 1012 || (4000..4500).contains(&come_back.code));
         }
         for stay_away in [REPLACED, INVALID_TOKEN, TOKEN_EXPIRED, AUTH_TIMEOUT] {

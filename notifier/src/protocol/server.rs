@@ -1,62 +1,131 @@
 //! What the notifier sends.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bellhop_common::wire::{Event, EventKey, Status, TASK_STATUS_CHANGED};
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-/// A text frame, encoded once; clones share its bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Frame {
-    /// The JSON.
-    pub text: Utf8Bytes,
-    /// A frame that waits in a queue is replaced by a newer one of the same subject: of a task's
-    /// progress only the newest counts.
-    pub subject: Option<Arc<str>>,
-}
+use super::frame::Frame;
+use super::place::{Place, PlaceKind};
 
-impl Frame {
-    fn plain(value: &Value) -> Self {
-        Self {
-            text: value.to_string().into(),
-            subject: None,
-        }
-    }
+/// What a connection learns first.
+#[derive(Debug)]
+pub struct Welcome<'a> {
+    /// The connection's id.
+    pub connection_id: &'a str,
+    /// Who is connected.
+    pub user_id: &'a str,
+    /// The name of this instance.
+    pub instance: &'a str,
+    /// What time it is here.
+    pub now: Timestamp,
+    /// How often we ping.
+    pub ping_interval: Duration,
+    /// Where the connection is already.
+    pub places: &'a [Place],
 }
 
 /// The first frame of a connection.
 #[must_use]
-pub fn connected(
-    connection_id: &str,
-    user_id: &str,
-    instance: &str,
-    now: Timestamp,
-    ping_interval: std::time::Duration,
-) -> Frame {
-    Frame::plain(&json!({
+pub fn connected(welcome: &Welcome<'_>) -> Frame {
+    let ids = |kind: PlaceKind| -> Vec<&str> {
+        let places = welcome.places.iter();
+        let of_kind = places.filter(|place| place.kind == kind);
+        of_kind.map(|place| &*place.id).collect()
+    };
+    plain(&json!({
         "type": "connected",
-        "connection_id": connection_id,
-        "user_id": user_id,
-        "instance": instance,
-        "server_time": now,
-        "ping_interval_ms": u64::try_from(ping_interval.as_millis()).unwrap_or(u64::MAX),
+        "connection_id": welcome.connection_id,
+        "user_id": welcome.user_id,
+        "instance": welcome.instance,
+        "server_time": welcome.now,
+        "ping_interval_ms": milliseconds(welcome.ping_interval),
+        "rooms": ids(PlaceKind::Room),
+        "chats": ids(PlaceKind::Chat),
     }))
 }
 
 /// The answer to `ping`.
 #[must_use]
 pub fn pong(id: Option<&Value>) -> Frame {
-    Frame::plain(&with_id(json!({ "type": "pong" }), id))
+    plain(&with_id(json!({ "type": "pong" }), id))
 }
 
 /// The answer to a frame that could not be done.
 #[must_use]
 pub fn error(code: &str, message: &str, id: Option<&Value>) -> Frame {
     let frame = json!({ "type": "error", "code": code, "message": message });
-    Frame::plain(&with_id(frame, id))
+    plain(&with_id(frame, id))
+}
+
+/// The answer to `subscribe`.
+#[must_use]
+pub fn subscribed(place: &Place, id: Option<&Value>) -> Frame {
+    plain(&with_id(of_place("subscribed", place), id))
+}
+
+/// The answer to `unsubscribe`, or the news that the connection was taken out for a `reason`.
+#[must_use]
+pub fn unsubscribed(place: &Place, reason: Option<&str>, id: Option<&Value>) -> Frame {
+    let mut frame = of_place("unsubscribed", place);
+    if let (Some(fields), Some(reason)) = (frame.as_object_mut(), reason) {
+        fields.insert("reason".into(), reason.into());
+    }
+    plain(&with_id(frame, id))
+}
+
+/// Somebody entered a room or chat who was not in it on any connection.
+#[must_use]
+pub fn user_joined(place: &Place, user_id: &str) -> Frame {
+    plain(&with_user(of_place("user_joined", place), user_id))
+}
+
+/// Somebody left a room or chat with the last connection.
+#[must_use]
+pub fn user_left(place: &Place, user_id: &str) -> Frame {
+    plain(&with_user(of_place("user_left", place), user_id))
+}
+
+/// Who is in a room or chat: how many users in all, and some of them.
+#[must_use]
+pub fn presence(place: &Place, count: usize, users: &[String], id: Option<&Value>) -> Frame {
+    let mut frame = of_place("presence", place);
+    if let Some(fields) = frame.as_object_mut() {
+        fields.insert("count".into(), count.into());
+        fields.insert("users".into(), users.into());
+    }
+    plain(&with_id(frame, id))
+}
+
+/// The token ends soon: send a new one with `auth`.
+#[must_use]
+pub fn token_expiring(expires_at: Timestamp) -> Frame {
+    plain(&json!({ "type": "token_expiring", "expires_at": expires_at }))
+}
+
+/// This instance stops: open another connection in so many milliseconds.
+#[must_use]
+pub fn reconnect(after: Duration) -> Frame {
+    plain(&json!({ "type": "reconnect", "after_ms": milliseconds(after) }))
+}
+
+fn plain(value: &Value) -> Frame {
+    Frame::new(&value.to_string())
+}
+
+fn of_place(kind: &str, place: &Place) -> Value {
+    json!({ "type": kind, place.kind.field(): &*place.id })
+}
+
+fn with_user(mut frame: Value, user_id: &str) -> Value {
+    if let Some(fields) = frame.as_object_mut() {
+        fields.insert("user_id".into(), user_id.into());
+    }
+    frame
 }
 
 fn with_id(mut frame: Value, id: Option<&Value>) -> Value {
@@ -66,7 +135,12 @@ fn with_id(mut frame: Value, id: Option<&Value>) -> Value {
     frame
 }
 
-/// An event as clients see it: under the name that clients know, everything else untouched.
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// An event as clients see it: under the name that clients know, with the room or chat it is for,
+/// everything else untouched.
 #[must_use]
 pub fn event(key: &EventKey, mut event: Event) -> Option<Frame> {
     let subject = subject(key, &event);
@@ -79,15 +153,27 @@ pub fn event(key: &EventKey, mut event: Event) -> Option<Frame> {
     if !name.is_empty() {
         name.clone_into(&mut event.kind);
     }
+    say_where(&mut event.extra, Place::of(&key.audience).as_ref())?;
     let text = String::from_utf8(event.to_bytes().ok()?).ok()?;
-    Some(Frame {
-        text: text.into(),
-        subject,
-    })
+    let mut frame = Frame::new(&text);
+    frame.subject = subject.map(Into::into);
+    frame.event_id = Some(event.id);
+    Some(frame)
 }
 
-/// Only a running task's state may be replaced by a newer one; an end must be seen.
-fn subject(key: &EventKey, event: &Event) -> Option<Arc<str>> {
+/// The routing key decides which room it is, whatever the body says.
+fn say_where(fields: &mut BTreeMap<String, Box<RawValue>>, place: Option<&Place>) -> Option<()> {
+    let Some(place) = place else { return Some(()) };
+    fields.remove(PlaceKind::Room.field());
+    fields.remove(PlaceKind::Chat.field());
+    let id = serde_json::value::to_raw_value(&*place.id).ok()?;
+    fields.insert(place.kind.field().into(), id);
+    Some(())
+}
+
+/// Only a running task's state may be replaced by a newer one; an end must be seen. One task's
+/// states for its owner and for its room are different frames, and do not replace each other.
+fn subject(key: &EventKey, event: &Event) -> Option<String> {
     #[derive(Deserialize)]
     struct Subject<'a> {
         #[serde(borrow)]
@@ -97,8 +183,10 @@ fn subject(key: &EventKey, event: &Event) -> Option<Arc<str>> {
     if event.kind != TASK_STATUS_CHANGED || !key.topic.ends_with(Status::Running.as_str()) {
         return None;
     }
-    let subject: Subject<'_> = serde_json::from_str(event.data.get()).ok()?;
-    (subject.status == Status::Running).then(|| subject.task_id.into())
+    let subject: Subject<'_> = serde_json::from_str(event.data.as_ref()?.get()).ok()?;
+    let place = Place::of(&key.audience).map(|place| place.to_string());
+    (subject.status == Status::Running)
+        .then(|| format!("{} {}", subject.task_id, place.unwrap_or_default()))
 }
 
 #[cfg(test)]
@@ -123,8 +211,22 @@ mod tests {
             ("anything.else", "anything.else"),
         ] {
             let frame = frame("live.user.u.x", kind, r#"{"n":1.0}"#);
-            assert!(frame.text.contains(&format!(r#""type":"{name}""#)));
-            assert!(frame.text.contains(r#""data":{"n":1.0},"later":1.50"#));
+            assert!(frame.text().contains(&format!(r#""type":"{name}""#)));
+            assert!(frame.text().contains(r#""data":{"n":1.0},"later":1.50"#));
+        }
+    }
+
+    #[test]
+    fn an_event_says_where_it_is_for_as_its_key_does() {
+        for (key, wants, lie) in [
+            ("live.chat.a%2Eb.x", r#""chat_id":"a.b""#, "room_id"),
+            ("live.room.r.x", r#""room_id":"r""#, "chat_id"),
+        ] {
+            let body = r#"{"type":"x","id":"0197f0a0-0000-7000-8000-000000000001","time":"2026-01-15T10:30:00Z","data":1,"room_id":"lie","chat_id":"lie"}"#;
+            let parsed = Event::parse(body.as_bytes()).unwrap();
+            let frame = event(&EventKey::parse(key).unwrap(), parsed).unwrap();
+            assert!(frame.text().contains(wants), "{}", frame.text());
+            assert!(!frame.text().contains(lie), "{}", frame.text());
         }
     }
 
@@ -133,8 +235,11 @@ mod tests {
         let key = |status: &str| format!("live.user.u.task.status_changed.{status}");
         let data = |status: &str| format!(r#"{{"task_id":"t1","status":"{status}"}}"#);
         let of = |status: &str| frame(&key(status), "task.status_changed", &data(status)).subject;
-        assert_eq!(of("running").as_deref(), Some("t1"));
+        assert_eq!(of("running").as_deref(), Some("t1 "));
         assert_eq!(of("succeeded"), None);
+        let room = "live.room.r.task.status_changed.running";
+        let room = frame(room, "task.status_changed", &data("running"));
+        assert_eq!(room.subject.as_deref(), Some("t1 room:r"));
         let lying = frame(&key("running"), "task.status_changed", &data("failed"));
         assert_eq!(lying.subject, None, "the body decides");
     }
@@ -142,11 +247,14 @@ mod tests {
     #[test]
     fn ids_are_echoed() {
         assert_eq!(
-            pong(Some(&json!("a"))).text.as_str(),
+            pong(Some(&json!("a"))).text(),
             r#"{"id":"a","type":"pong"}"#
         );
-        assert_eq!(pong(None).text.as_str(), r#"{"type":"pong"}"#);
+        assert_eq!(pong(None).text(), r#"{"type":"pong"}"#);
         let frame = error("bad_frame", "no", Some(&json!(1)));
-        assert!(frame.text.contains(r#""id":1"#));
+        assert!(frame.text().contains(r#""id":1"#));
+        let left = unsubscribed(&Place::chat("c"), None, Some(&json!(2)));
+        let wants = r#"{"chat_id":"c","id":2,"type":"unsubscribed"}"#;
+        assert_eq!(left.text(), wants);
     }
 }

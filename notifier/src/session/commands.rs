@@ -1,0 +1,186 @@
+//! What a client asks for, and the answers.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use metrics::counter;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::login::{Login, grant, instant_of, refusal};
+use super::{End, Session};
+use crate::auth::Identity;
+use crate::metric;
+use crate::protocol::close;
+use crate::protocol::{self, ClientFrame, Command, Relay, Welcome};
+
+/// After so many frames in a row above the rate, the client is closed.
+const MAX_REFUSALS: u32 = 100;
+
+/// How many users a client is shown of a room.
+const MAX_SHOWN: usize = 100;
+
+impl Session {
+    /// Takes a text frame.
+    pub(super) fn take(&mut self, text: &str, now: Instant) -> Option<End> {
+        let per_second = self.gateway.config.websocket.frames_per_second;
+        if !self.frames.allows(now, per_second) {
+            self.refusals += 1;
+            if self.refusals >= MAX_REFUSALS {
+                return Some(End::Close(close::RATE_LIMITED));
+            }
+            let message = format!("more than {per_second} frames a second; this one was left out");
+            self.refuse("rate_limited", &message, None);
+            return None;
+        }
+        self.refusals = 0;
+        match ClientFrame::parse(text) {
+            Ok(frame) => self.obey(frame, now),
+            Err(error) => {
+                let code = error.problem.code();
+                self.refuse(code, &error.to_string(), error.id.as_ref());
+            }
+        }
+        None
+    }
+
+    fn obey(&mut self, frame: ClientFrame, now: Instant) {
+        let id = frame.id;
+        match frame.command {
+            Command::Ping => self.outbox.push(protocol::pong(id.as_ref())),
+            Command::Auth { token } => self.log_in(id.as_ref(), &token),
+            _ if self.login.is_none() => {
+                let message = "log in first: {\"type\": \"auth\", \"token\": …}";
+                self.refuse("not_logged_in", message, id.as_ref());
+            }
+            Command::Subscribe(place) => self.subscribe(place, id, now),
+            Command::Unsubscribe(place) => self.unsubscribe(&place, id.as_ref()),
+            Command::Presence(place) => {
+                if !self.is_in(&place) {
+                    return self.not_in(&place.to_string(), id.as_ref());
+                }
+                let (count, users) = self.gateway.present(&place, MAX_SHOWN);
+                let frame = protocol::presence(&place, count, &users, id.as_ref());
+                self.outbox.push(frame);
+            }
+            Command::Relay(relay) => self.relay(relay, id.as_ref()),
+        }
+    }
+
+    /// Answers a frame that could not be done.
+    pub(super) fn refuse(&self, code: &'static str, message: &str, id: Option<&Value>) {
+        counter!(metric::REFUSED_FRAMES, "code" => code).increment(1);
+        self.outbox.push(protocol::error(code, message, id));
+    }
+
+    pub(super) fn not_in(&self, place: &str, id: Option<&Value>) {
+        let message = format!("you are not in {place}: subscribe first");
+        self.refuse("not_subscribed", &message, id);
+    }
+
+    fn relay(&mut self, relay: Relay, id: Option<&Value>) {
+        let Some(login) = &self.login else { return };
+        if !self.gateway.config.rooms.relay {
+            let message = "frames of clients are not passed on here (rooms.relay)";
+            return self.refuse("relay_off", message, id);
+        }
+        let here = |place: &&_| self.gateway.rooms.has(place, self.outbox.id);
+        let place = if let Some(place) = &relay.place {
+            if !here(&place) {
+                return self.not_in(&place.to_string(), id);
+            }
+            place.clone()
+        } else {
+            let mut places = login.places.iter().filter(here);
+            let (Some(only), None) = (places.next(), places.next()) else {
+                let message = format!(
+                    "say where frames of type {:?} go, with \"room_id\" or \"chat_id\": you are \
+                     not in exactly one",
+                    relay.kind
+                );
+                return self.refuse("no_room", &message, id);
+            };
+            only.clone()
+        };
+        let sender = &self.outbox;
+        let relays = &self.gateway.relays;
+        if let Err(error) = relays.send(&place, &login.user, relay, sender, id.cloned()) {
+            self.refuse(error.code(), &error.to_string(), id);
+        }
+    }
+}
+
+impl Session {
+    /// The first login of a client that came without a token, or the renewal of a login.
+    fn log_in(&mut self, id: Option<&Value>, token: &str) {
+        let identity = match self.gateway.verifier.verify(token, Timestamp::now()) {
+            Ok(identity) => identity,
+            Err(error) => {
+                let refusal = refusal(&error);
+                self.refuse(refusal.reason, &error.to_string(), id);
+                // A bad renewal leaves the login that still holds.
+                if self.login.is_none() {
+                    self.outbox.close(refusal);
+                }
+                return;
+            }
+        };
+        match &mut self.login {
+            None => self.welcome(identity),
+            Some(login) if *login.user == *identity.user_id => {
+                login.grant = grant(&identity);
+                self.expires_at(identity.expires);
+            }
+            Some(_) => {
+                let message = "the token belongs to another user: open another connection";
+                self.refuse("wrong_user", message, id);
+            }
+        }
+    }
+
+    pub(super) fn welcome(&mut self, identity: Identity) {
+        self.stop = None;
+        self.expires_at(identity.expires);
+        let login = Login::new(identity);
+        let user = Arc::clone(&login.user);
+        let rooms = self.known_rooms(&login);
+        // First in the queue, before anything that the hub delivers.
+        self.outbox.push(protocol::connected(&Welcome {
+            connection_id: &self.outbox.id.to_string(),
+            user_id: &user,
+            instance: &self.gateway.instance,
+            now: Timestamp::now(),
+            ping_interval: self.gateway.config.websocket.ping_interval.0,
+            places: &rooms,
+        }));
+        self.gateway.hub.add(&user, Arc::clone(&self.outbox));
+        self.login = Some(Box::new(login));
+        self.go_where_wanted();
+        // Who came after the drain had looked through the hub is told here.
+        if self.gateway.stop.is_cancelled() {
+            self.outbox.close(close::RESTART);
+        }
+    }
+
+    fn expires_at(&mut self, expires: Option<Timestamp>) {
+        let notice = self.gateway.config.websocket.token_notice.0;
+        let end = expires.map(instant_of);
+        self.heartbeat.ends_at(end, Some(notice));
+    }
+
+    /// The token ends soon.
+    pub(super) fn give_notice(&self) {
+        if let Some(left) = self.heartbeat.time_left(Instant::now()) {
+            let expires_at = Timestamp::now().saturating_add(left);
+            // Timestamps end in the year 9999.
+            if let Ok(expires_at) = expires_at {
+                self.outbox.push(protocol::token_expiring(expires_at));
+            }
+        }
+    }
+
+    /// Whether the login still holds, after something was revoked.
+    pub(super) fn review(&mut self) -> Option<End> {
+        None
+    }
+}

@@ -1,0 +1,58 @@
+//! Who a connection belongs to, and until when.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::access::Grant;
+use crate::auth::{Identity, TokenError};
+use crate::protocol::Place;
+use crate::protocol::close::{self, Close};
+
+/// The user, what the token allows, and where the connection is.
+#[derive(Debug)]
+pub(super) struct Login {
+    pub(super) user: Arc<str>,
+    pub(super) grant: Grant,
+    /// Where it went, in this order. Where it was taken out since, only [`Rooms`] knows.
+    ///
+    /// [`Rooms`]: crate::rooms::Rooms
+    pub(super) places: Vec<Place>,
+}
+
+impl Login {
+    pub(super) fn new(identity: Identity) -> Self {
+        let grant = grant(&identity);
+        Self {
+            user: identity.user_id.into(),
+            grant,
+            places: Vec::new(),
+        }
+    }
+}
+
+pub(super) fn grant(identity: &Identity) -> Grant {
+    Grant {
+        patterns: identity.rooms.clone().into(),
+        issued_at: identity.issued_at,
+        token_id: identity.token_id.as_deref().map(Into::into),
+    }
+}
+
+/// The same time on the clock of timers.
+pub(super) fn instant_of(time: Timestamp) -> Instant {
+    let left = Timestamp::now().duration_until(time);
+    // A far future would overflow the clock; no connection lasts a year.
+    let left = Duration::try_from(left).unwrap_or_default();
+    Instant::now() + left.min(Duration::from_hours(365 * 24))
+}
+
+/// How a connection is closed for its token.
+pub(super) fn refusal(error: &TokenError) -> Close {
+    match error {
+        TokenError::Expired => close::TOKEN_EXPIRED,
+        _ => close::INVALID_TOKEN,
+    }
+}

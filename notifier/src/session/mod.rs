@@ -1,0 +1,250 @@
+//! One connection: reads frames, writes what its outbox holds, keeps the heartbeat.
+//!
+//! One task does all three. It holds little between events, because there may be very many of it.
+
+mod commands;
+mod login;
+mod rooms;
+mod socket;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use metrics::{counter, gauge};
+use tokio::time::{Duration, Instant, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+use tracing::debug;
+use uuid::Uuid;
+
+use self::login::{Login, refusal};
+use self::rooms::Asking;
+pub(crate) use self::socket::{Socket, socket_of};
+use self::socket::{ping, say_goodbye, write_frames};
+use crate::admission::Slot;
+use crate::auth::{Identity, TokenError};
+use crate::gateway::Gateway;
+use crate::heartbeat::{Due, Heartbeat};
+use crate::metric;
+use crate::outbox::{Next, Outbox};
+use crate::pace::Pace;
+use crate::protocol::Place;
+use crate::protocol::close::{self, Close};
+
+/// What the handshake told of a client.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    /// Who it is, if it said so; or that its token is bad.
+    pub(crate) identity: Result<Option<Identity>, TokenError>,
+    /// Where it wants to go at once.
+    pub(crate) places: Vec<Place>,
+    /// Its place among the connections.
+    pub(crate) slot: Slot,
+}
+
+/// Why a session goes on no longer.
+enum End {
+    /// We say why.
+    Close(Close),
+    /// The client said goodbye, or is gone.
+    Left,
+}
+
+struct Session {
+    gateway: Arc<Gateway>,
+    outbox: Arc<Outbox>,
+    login: Option<Box<Login>>,
+    heartbeat: Heartbeat,
+    frames: Pace,
+    entries: Pace,
+    /// How many frames in a row were too many.
+    refusals: u32,
+    /// Where the client wants to go at once, the last first.
+    wanted: Vec<Place>,
+    /// While the backend is asked whether the client may enter. Nothing is read meanwhile, so that
+    /// its frames take effect in their order.
+    asking: Option<Box<Asking>>,
+    /// Before the login the hub cannot tell this connection that the notifier stops.
+    stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    _slot: Slot,
+}
+
+/// Serves a connection to its end. A client that is not known yet has a limited time to log in; a
+/// refused one is told by the close code.
+///
+/// The future lives as long as the connection, and holds what it captures for as long. So it is no
+/// `async fn`, which would keep its arguments a second time, and what only the end needs is boxed.
+pub(crate) fn serve(
+    gateway: Arc<Gateway>,
+    mut socket: Socket,
+    arrival: Arrival,
+) -> impl Future<Output = ()> + Send {
+    let (mut session, refused) = Session::begin(gateway, arrival);
+    async move {
+        let end = match refused {
+            Some(end) => end,
+            None => session.run(&mut socket).await,
+        };
+        session.go();
+        let write_wait = session.write_wait();
+        match end {
+            End::Close(close) => {
+                counter!(metric::CLOSES, "reason" => close.reason).increment(1);
+                Box::pin(say_goodbye(&mut socket, close, write_wait)).await;
+            }
+            // The library's answer to a goodbye goes out with the next write: there is no other.
+            End::Left => drop(Box::pin(timeout(write_wait, socket.flush())).await),
+        }
+        gauge!(metric::CONNECTIONS).decrement(1.0);
+    }
+}
+
+impl Session {
+    /// Lets a known client in, gives an unknown one its time, and refuses a bad token.
+    fn begin(gateway: Arc<Gateway>, arrival: Arrival) -> (Self, Option<End>) {
+        gauge!(metric::CONNECTIONS).increment(1.0);
+        let settings = &gateway.config.websocket;
+        let (interval, wait) = (settings.ping_interval.0, settings.pong_wait.0);
+        let now = Instant::now();
+        let mut session = Self {
+            outbox: Outbox::new(Uuid::now_v7(), settings.queue_size.bytes()),
+            login: None,
+            heartbeat: Heartbeat::new(now, interval, wait),
+            frames: Pace::new(now),
+            entries: Pace::new(now),
+            refusals: 0,
+            wanted: arrival.places,
+            asking: None,
+            stop: None,
+            _slot: arrival.slot,
+            gateway,
+        };
+        let refused = match arrival.identity {
+            Ok(Some(identity)) => {
+                session.welcome(identity);
+                None
+            }
+            Ok(None) => {
+                session.wait_for_login(now);
+                None
+            }
+            Err(error) => Some(End::Close(refusal(&error))),
+        };
+        (session, refused)
+    }
+
+    fn wait_for_login(&mut self, now: Instant) {
+        let limit = self.gateway.config.websocket.auth_timeout.0;
+        self.heartbeat.ends_at(Some(now + limit), None);
+        let stop = self.gateway.stop.clone().cancelled_owned();
+        self.stop = Some(Box::pin(stop));
+    }
+
+    /// Leaves every room, and the hub.
+    fn go(&mut self) {
+        let Some(login) = self.login.take() else {
+            return;
+        };
+        for place in &login.places {
+            self.gateway.leave(place, &login.user, self.outbox.id);
+        }
+        self.gateway.hub.remove(&login.user, self.outbox.id);
+    }
+}
+
+impl Session {
+    async fn run(&mut self, socket: &mut Socket) -> End {
+        let outbox = Arc::clone(&self.outbox);
+        // One timer for as long as the connection lives, looked at when it runs out.
+        let mut timer = std::pin::pin!(sleep_until(self.heartbeat.wake_at()));
+        loop {
+            let end = tokio::select! {
+                message = socket.next(), if self.asking.is_none() => self.read(message),
+                next = outbox.next() => self.write(socket, next).await,
+                answer = rooms::answer(&mut self.asking), if self.asking.is_some() => {
+                    self.answered(answer);
+                    None
+                }
+                () = timer.as_mut() => {
+                    let end = self.beat(socket).await;
+                    timer.as_mut().reset(self.heartbeat.wake_at());
+                    end
+                }
+                () = stopping(&mut self.stop), if self.stop.is_some() => {
+                    Some(End::Close(close::RESTART))
+                }
+            };
+            if let Some(end) = end {
+                return end;
+            }
+            if self.heartbeat.wake_at() < timer.deadline() {
+                timer.as_mut().reset(self.heartbeat.wake_at());
+            }
+        }
+    }
+
+    fn read(&mut self, message: Option<Result<Message, Error>>) -> Option<End> {
+        let now = Instant::now();
+        self.heartbeat.sign_of_life(now);
+        match message {
+            Some(Ok(Message::Text(text))) => self.take(text.as_str(), now),
+            Some(Ok(Message::Binary(_))) => Some(End::Close(close::UNSUPPORTED)),
+            // Pings are answered by the library; the answer goes out with the next write.
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => None,
+            Some(Err(Error::Capacity(_))) => Some(End::Close(close::TOO_BIG)),
+            Some(Err(Error::Protocol(error))) => {
+                debug!(%error, "a client broke the protocol");
+                Some(End::Close(close::PROTOCOL_ERROR))
+            }
+            Some(Err(Error::Utf8(_))) => Some(End::Close(close::NOT_UTF8)),
+            Some(Ok(Message::Close(_)) | Err(_)) | None => Some(End::Left),
+        }
+    }
+
+    async fn beat(&mut self, socket: &mut Socket) -> Option<End> {
+        match self.heartbeat.due(Instant::now()) {
+            Due::Nothing => None,
+            Due::Gone => Some(End::Close(close::PONG_TIMEOUT)),
+            Due::End if self.login.is_none() => Some(End::Close(close::AUTH_TIMEOUT)),
+            Due::End => Some(End::Close(close::TOKEN_EXPIRED)),
+            Due::Notice => {
+                self.give_notice();
+                None
+            }
+            Due::Ping => in_time(self.write_wait(), ping(socket)).await,
+        }
+    }
+
+    async fn write(&mut self, socket: &mut Socket, next: Next) -> Option<End> {
+        let (frames, close) = match next {
+            Next::Write(frames) => (frames, None),
+            Next::Close(frames, close) => (frames, Some(close)),
+            Next::Review => return self.review(),
+        };
+        counter!(metric::FRAMES_SENT).increment(frames.len() as u64);
+        let end = in_time(self.write_wait(), write_frames(socket, frames)).await;
+        end.or(close.map(End::Close))
+    }
+
+    fn write_wait(&self) -> Duration {
+        self.gateway.config.websocket.write_wait.0
+    }
+}
+
+async fn in_time(limit: Duration, write: impl Future<Output = Result<(), Error>>) -> Option<End> {
+    match timeout(limit, write).await {
+        Ok(Ok(())) => None,
+        Ok(Err(_)) => Some(End::Left),
+        // The socket takes nothing; a close frame would not pass either, but costs little.
+        Err(_) => Some(End::Close(close::SLOW_CONSUMER)),
+    }
+}
+
+/// When the notifier stops; never without a `stop`.
+async fn stopping(stop: &mut Option<Pin<Box<WaitForCancellationFutureOwned>>>) {
+    match stop {
+        Some(stop) => stop.as_mut().await,
+        None => std::future::pending().await,
+    }
+}

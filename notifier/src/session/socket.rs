@@ -1,0 +1,106 @@
+//! The socket of one connection: writes frames as they are, says goodbye.
+
+use std::collections::VecDeque;
+use std::io;
+use std::io::IoSlice;
+
+use futures_util::SinkExt as _;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{Duration, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
+use tracing::debug;
+
+use crate::protocol::Frame;
+use crate::protocol::close::Close;
+
+/// How long a client may take to answer our close before the socket goes.
+const CLOSE_WAIT: Duration = Duration::from_secs(2);
+
+/// How many frames go to the system in one call.
+const TOGETHER: usize = 64;
+
+/// FIN and the opcode of a ping, and no content (RFC 6455, 5.5.2).
+const PING: &[u8] = &[0x89, 0];
+
+/// The socket under the protocol.
+pub(crate) type Socket = WebSocketStream<TcpStream>;
+
+/// The socket of an upgraded HTTP connection, and what was read of it ahead.
+pub(crate) fn socket_of(
+    upgraded: hyper::upgrade::Upgraded,
+) -> Result<(TcpStream, bytes::Bytes), hyper::upgrade::Upgraded> {
+    let parts = upgraded.downcast::<TokioIo<TcpStream>>()?;
+    Ok((parts.io.into_inner(), parts.read_buf))
+}
+
+/// Writes frames from where they are, without a copy for each connection.
+pub(super) async fn write_frames(
+    socket: &mut Socket,
+    mut frames: VecDeque<Frame>,
+) -> Result<(), Error> {
+    // Between two frames of ours the library's own answers (pongs) must be out whole.
+    socket.flush().await?;
+    let stream = socket.get_ref();
+    // How much of the first frame is written.
+    let mut written = 0;
+    while !frames.is_empty() {
+        // Tried before waiting: there is room nearly always.
+        match write_some(stream, &frames, written) {
+            Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
+            Ok(wrote) => written += wrote,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
+            Err(error) => return Err(error.into()),
+        }
+        while let Some(first) = frames.front()
+            && written >= first.wire().len()
+        {
+            written -= first.wire().len();
+            frames.pop_front();
+        }
+    }
+    Ok(())
+}
+
+/// Not in the future above, which would hold the slices for as long as the connection lives.
+fn write_some(stream: &TcpStream, frames: &VecDeque<Frame>, skip: usize) -> io::Result<usize> {
+    let mut slices = [IoSlice::new(&[]); TOGETHER];
+    for (slice, frame) in slices.iter_mut().zip(frames) {
+        *slice = IoSlice::new(frame.wire());
+    }
+    let count = frames.len().min(TOGETHER);
+    let mut slices = slices.get_mut(..count).unwrap_or_default();
+    IoSlice::advance_slices(&mut slices, skip);
+    stream.try_write_vectored(slices)
+}
+
+/// Asks the client for a sign of life.
+pub(super) async fn ping(socket: &mut Socket) -> Result<(), Error> {
+    socket.flush().await?;
+    socket.get_mut().write_all(PING).await?;
+    Ok(())
+}
+
+/// Sends the close frame and ends our side, for which clients wait (RFC 6455, 7.1.1); then waits a
+/// moment for the client to go. What the client still sends is read and thrown away: a socket
+/// closed with unread data is reset, and the reset may overtake the close frame.
+pub(super) async fn say_goodbye(socket: &mut Socket, close: Close, write_wait: Duration) {
+    let frame = CloseFrame {
+        code: close.code.into(),
+        reason: close.reason.into(),
+    };
+    let Ok(Ok(())) = timeout(write_wait, socket.close(Some(frame))).await else {
+        return;
+    };
+    drop(socket.get_mut().shutdown().await);
+    let drain = async {
+        let mut rest = [0; 1024];
+        while matches!(socket.get_mut().read(&mut rest).await, Ok(read) if read > 0) {}
+    };
+    if timeout(CLOSE_WAIT, drain).await.is_err() {
+        debug!("a client did not go after our close");
+    }
+}
