@@ -22,7 +22,7 @@ use uuid::Uuid;
 use self::login::{Login, refusal};
 use self::rooms::Asking;
 pub(crate) use self::socket::{Socket, socket_of};
-use self::socket::{ping, say_goodbye, write_frames};
+use self::socket::{Unsent, ping, say_goodbye};
 use crate::admission::Slot;
 use crate::auth::{Identity, TokenError};
 use crate::gateway::Gateway;
@@ -68,6 +68,8 @@ struct Session {
     asking: Option<Box<Asking>>,
     /// Before the login the hub cannot tell this connection that the notifier stops.
     stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// A pong of the library's may be written in part, and nothing else may come between.
+    owes_pong: bool,
     _slot: Slot,
 }
 
@@ -97,6 +99,13 @@ pub(crate) fn serve(
             // The library's answer to a goodbye goes out with the next write: there is no other.
             End::Left => drop(Box::pin(timeout(write_wait, socket.flush())).await),
         }
+    }
+}
+
+/// However it ends, even by a panic, nothing of it stays behind.
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.go();
         gauge!(metric::CONNECTIONS).decrement(1.0);
     }
 }
@@ -118,6 +127,7 @@ impl Session {
             wanted: arrival.places,
             asking: None,
             stop: None,
+            owes_pong: false,
             _slot: arrival.slot,
             gateway,
         };
@@ -191,8 +201,12 @@ impl Session {
         match message {
             Some(Ok(Message::Text(text))) => self.take(text.as_str(), now),
             Some(Ok(Message::Binary(_))) => Some(End::Close(close::UNSUPPORTED)),
-            // Pings are answered by the library; the answer goes out with the next write.
-            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => None,
+            // Answered by the library, with its next read or write.
+            Some(Ok(Message::Ping(_))) => {
+                self.owes_pong = true;
+                None
+            }
+            Some(Ok(Message::Pong(_) | Message::Frame(_))) => None,
             Some(Err(Error::Capacity(_))) => Some(End::Close(close::TOO_BIG)),
             Some(Err(Error::Protocol(error))) => {
                 debug!(%error, "a client broke the protocol");
@@ -224,8 +238,18 @@ impl Session {
             Next::Review => return self.review(),
         };
         counter!(metric::FRAMES_SENT).increment(frames.len() as u64);
-        let end = in_time(self.write_wait(), write_frames(socket, frames)).await;
-        end.or(close.map(End::Close))
+        let mut unsent = Unsent::new(frames);
+        if !self.owes_pong && unsent.write_now(socket).is_err() {
+            return Some(End::Left);
+        }
+        if !unsent.is_empty() {
+            let end = in_time(self.write_wait(), unsent.write_all(socket)).await;
+            if end.is_some() {
+                return end;
+            }
+            self.owes_pong = false;
+        }
+        close.map(End::Close)
     }
 
     fn write_wait(&self) -> Duration {

@@ -37,44 +37,73 @@ pub(crate) fn socket_of(
     Ok((parts.io.into_inner(), parts.read_buf))
 }
 
-/// Writes frames from where they are, without a copy for each connection.
-pub(super) async fn write_frames(
-    socket: &mut Socket,
-    mut frames: VecDeque<Frame>,
-) -> Result<(), Error> {
-    // Between two frames of ours the library's own answers (pongs) must be out whole.
-    socket.flush().await?;
-    let stream = socket.get_ref();
-    // How much of the first frame is written.
-    let mut written = 0;
-    while !frames.is_empty() {
-        // Tried before waiting: there is room nearly always.
-        match write_some(stream, &frames, written) {
-            Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
-            Ok(wrote) => written += wrote,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
-            Err(error) => return Err(error.into()),
-        }
-        while let Some(first) = frames.front()
-            && written >= first.wire().len()
-        {
-            written -= first.wire().len();
-            frames.pop_front();
-        }
-    }
-    Ok(())
+/// Frames on their way, written from where they are, without a copy for each connection.
+#[derive(Debug)]
+pub(super) struct Unsent {
+    frames: VecDeque<Frame>,
+    /// How much of the first frame is written.
+    written: usize,
 }
 
-/// Not in the future above, which would hold the slices for as long as the connection lives.
-fn write_some(stream: &TcpStream, frames: &VecDeque<Frame>, skip: usize) -> io::Result<usize> {
-    let mut slices = [IoSlice::new(&[]); TOGETHER];
-    for (slice, frame) in slices.iter_mut().zip(frames) {
-        *slice = IoSlice::new(frame.wire());
+impl Unsent {
+    pub(super) fn new(frames: VecDeque<Frame>) -> Self {
+        Self { frames, written: 0 }
     }
-    let count = frames.len().min(TOGETHER);
-    let mut slices = slices.get_mut(..count).unwrap_or_default();
-    IoSlice::advance_slices(&mut slices, skip);
-    stream.try_write_vectored(slices)
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Writes what the system takes at once, which is nearly always all.
+    pub(super) fn write_now(&mut self, socket: &Socket) -> io::Result<()> {
+        while !self.is_empty() {
+            match self.write_some(socket.get_ref()) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(wrote) => self.advance(wrote),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes everything, as fast as the client takes it.
+    pub(super) async fn write_all(mut self, socket: &mut Socket) -> Result<(), Error> {
+        // Between two frames of ours the library's own answers (pongs) must be out whole.
+        socket.flush().await?;
+        loop {
+            self.write_now(socket)?;
+            if self.is_empty() {
+                return Ok(());
+            }
+            socket.get_ref().writable().await?;
+        }
+    }
+
+    fn write_some(&self, stream: &TcpStream) -> io::Result<usize> {
+        // The system does less for one piece than for a list of one.
+        if let (Some(frame), 1) = (self.frames.front(), self.frames.len()) {
+            return stream.try_write(frame.wire().get(self.written..).unwrap_or_default());
+        }
+        let mut slices = [IoSlice::new(&[]); TOGETHER];
+        for (slice, frame) in slices.iter_mut().zip(&self.frames) {
+            *slice = IoSlice::new(frame.wire());
+        }
+        let count = self.frames.len().min(TOGETHER);
+        let mut slices = slices.get_mut(..count).unwrap_or_default();
+        IoSlice::advance_slices(&mut slices, self.written);
+        stream.try_write_vectored(slices)
+    }
+
+    fn advance(&mut self, wrote: usize) {
+        self.written += wrote;
+        while let Some(first) = self.frames.front()
+            && self.written >= first.wire().len()
+        {
+            self.written -= first.wire().len();
+            self.frames.pop_front();
+        }
+    }
 }
 
 /// Asks the client for a sign of life.
