@@ -44,7 +44,9 @@ impl<'a> Pump<'a> {
         self.publisher.publish(member).await?;
         self.due += self.audience;
         let may_wait = (window - 1) * self.audience;
-        self.swarm.until(self.due - may_wait, PATIENCE).await
+        self.swarm
+            .until(self.due.saturating_sub(may_wait), PATIENCE)
+            .await
     }
 
     /// Waits for everything.

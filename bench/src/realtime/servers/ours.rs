@@ -43,6 +43,8 @@ impl Notifier {
         config.auth.secret = Some(Secret::new(SECRET));
         config.websocket.ping_interval = HumanDuration::from_secs(self.ping);
         config.websocket.pong_wait = HumanDuration::from_secs(self.ping * 2);
+        // As centrifuge does unless it is asked to: what is counted is publications.
+        config.rooms.announce_up_to = 0;
         config.shutdown.deadline = HumanDuration::from_secs(10);
         init_logs(&LogConfig {
             level: "warn".into(),
