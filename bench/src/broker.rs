@@ -46,6 +46,13 @@ impl Broker {
         Ok(broker)
     }
 
+    /// Its process, if it is a private one.
+    pub(crate) fn pid(&self) -> Option<i32> {
+        // Its id and its time of birth.
+        let file = std::fs::read_to_string(self.own.as_ref()?.join("beam.pid")).ok()?;
+        file.split_whitespace().next()?.parse().ok()
+    }
+
     /// What the broker calls its version, from the first frame that it sends.
     pub(crate) async fn version(&self) -> anyhow::Result<String> {
         let uri: AMQPUri = self.url.parse().map_err(anyhow::Error::msg)?;

@@ -5,7 +5,9 @@
 
 mod broker;
 mod machine;
+mod place;
 mod process;
+mod realtime;
 mod report;
 mod scratch;
 mod series;
@@ -36,11 +38,39 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Deliveries a second to one room and to many, and single broadcasts, against centrifuge and nchan
+    Fanout {
+        #[command(flatten)]
+        options: realtime::FanoutOptions,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Memory and heartbeats of idle connections, against centrifuge and nchan
+    Idle {
+        #[command(flatten)]
+        options: realtime::IdleOptions,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Connections a second, each with a token, against centrifuge
+    Accept {
+        #[command(flatten)]
+        options: realtime::AcceptOptions,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// From AMQP publication to frame, against a bare lapin consumer
+    Latency {
+        #[command(flatten)]
+        options: realtime::LatencyOptions,
+        #[command(flatten)]
+        output: Output,
+    },
     /// What a scenario starts as a process of its own
     #[command(hide = true)]
     Act {
         #[command(subcommand)]
-        part: worker::Part,
+        part: Part,
     },
 }
 
@@ -54,24 +84,50 @@ struct Output {
     check: bool,
 }
 
+/// A part of one of the scenarios.
+#[derive(Debug, Subcommand)]
+enum Part {
+    #[command(flatten)]
+    Worker(worker::Part),
+    #[command(flatten)]
+    Realtime(realtime::Part),
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let (measured, output) = match Cli::parse().command {
         Command::Worker { options, output } => {
-            match until_signal(worker::measure(&options)).await {
-                Ok(report) => return report.print(output.json, output.check),
-                Err(error) => Err(error),
-            }
+            (until_signal(worker::measure(&options)).await, output)
         }
-        Command::Act { part } => worker::act(part).await,
+        Command::Fanout { options, output } => {
+            (until_signal(realtime::fanout(&options)).await, output)
+        }
+        Command::Idle { options, output } => (until_signal(realtime::idle(&options)).await, output),
+        Command::Accept { options, output } => {
+            (until_signal(realtime::accept(&options)).await, output)
+        }
+        Command::Latency { options, output } => {
+            (until_signal(realtime::latency(&options)).await, output)
+        }
+        Command::Act { part } => return act(part).await,
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain("bellhop-bench", &error);
-            ExitCode::FAILURE
-        }
+    match measured {
+        Ok(report) => report.print(output.json, output.check),
+        Err(error) => failed(&error),
     }
+}
+
+async fn act(part: Part) -> ExitCode {
+    let done = match part {
+        Part::Worker(part) => worker::act(part).await,
+        Part::Realtime(part) => realtime::act(part).await,
+    };
+    done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    complain("bellhop-bench", error);
+    ExitCode::FAILURE
 }
 
 /// Gives a scenario up on a signal, so that what it started ends with it.

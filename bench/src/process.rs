@@ -11,6 +11,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
+/// How long a process may take until it is ready.
+const START: Duration = Duration::from_secs(20);
 /// How long a process may take to end in order.
 const END: Duration = Duration::from_secs(20);
 
@@ -117,6 +119,19 @@ impl Group {
         Ok(last)
     }
 
+    /// Waits until something it does is done.
+    pub(crate) async fn until(&mut self, done: impl Fn() -> bool) -> anyhow::Result<()> {
+        let until = Instant::now() + START;
+        while !done() {
+            self.check()?;
+            if Instant::now() > until {
+                bail!("{} is not ready after {START:?}", self.name);
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
     fn last_words(&self) -> String {
         let mut text = String::new();
         if let Ok(mut log) = fs::File::open(&self.log) {
@@ -154,7 +169,8 @@ fn stat_field(pid: i32, index: usize) -> Option<i64> {
     fields.split(' ').nth(index)?.parse().ok()
 }
 
-fn cpu_time(pid: i32) -> Option<Duration> {
+/// What a process has used since its start.
+pub(crate) fn cpu_time(pid: i32) -> Option<Duration> {
     let ticks = stat_field(pid, 11)? + stat_field(pid, 12)?;
     let per_second = rustix::param::clock_ticks_per_second();
     let millis = u64::try_from(ticks).ok()? * 1000 / per_second.max(1);

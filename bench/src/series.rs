@@ -34,9 +34,34 @@ impl Series {
     }
 }
 
+/// The value that so many per cent do not exceed.
+pub(crate) fn percentile(values: &mut [f64], percent: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "an index into something that is in memory"
+    )]
+    let index = (values.len() as f64 * percent / 100.0).ceil() as usize;
+    values
+        .get(index.saturating_sub(1))
+        .copied()
+        .unwrap_or(f64::NAN)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn percentiles_are_values_that_were_measured() {
+        let mut values: Vec<_> = (1..=200).rev().map(f64::from).collect();
+        for (percent, wants) in [(50.0, 100.0), (99.0, 198.0), (100.0, 200.0)] {
+            assert!((percentile(&mut values, percent) - wants).abs() < 1e-9);
+        }
+        assert!(percentile(&mut [], 50.0).is_nan());
+    }
 
     #[test]
     fn the_median_is_the_middle_one() {

@@ -22,15 +22,29 @@ pub(crate) const HAND_BACKS: u16 = 64;
 /// The header of `live` events that were `stored` ones before.
 const HANDED_BACK: &str = "x-bellhop-handed-back";
 
+/// How many live events are acknowledged together.
+const TOGETHER: usize = 64;
+
 /// Delivers `live` events until the queue ends.
 pub(crate) async fn deliver(gateway: Arc<Gateway>, mut deliveries: mpsc::Receiver<Delivery>) {
-    while let Some(delivery) = deliveries.recv().await {
-        if delivery.routing_key.starts_with(presence::KEY_WORD) {
-            presence::hear(&gateway, &delivery.body);
-        } else if is_new(&gateway, &delivery) {
-            route(&gateway, &delivery.routing_key, &delivery.body);
+    let mut batch = Vec::with_capacity(TOGETHER);
+    while deliveries.recv_many(&mut batch, TOGETHER).await > 0 {
+        for delivery in &batch {
+            if delivery.routing_key.starts_with(presence::KEY_WORD) {
+                presence::hear(&gateway, &delivery.body);
+            } else if is_new(&gateway, delivery) {
+                route(&gateway, &delivery.routing_key, &delivery.body);
+            }
         }
-        if let Err(error) = delivery.receipt.ack().await {
+        // After a new connection a batch may hold the last of the old one before the first of the
+        // new: the old ones are gone with it.
+        let last = batch
+            .pop()
+            .map(|delivery| delivery.receipt.ack_up_to_here());
+        batch.clear();
+        if let Some(ack) = last
+            && let Err(error) = ack.await
+        {
             debug!(%error, "an acknowledgement was lost");
         }
     }

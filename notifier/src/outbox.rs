@@ -4,6 +4,7 @@
 //! it together. A slow client therefore never delays another.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -99,20 +100,28 @@ impl Outbox {
 
     /// Waits until there is something to do. Cancel safe. For one waiter: the connection's task.
     pub async fn next(&self) -> Next {
-        std::future::poll_fn(|context| self.poll_next(context)).await
+        poll_fn(|context| self.poll_next(context)).await
     }
 
     /// What there is to do, or a wake-up later.
     pub fn poll_next(&self, context: &mut Context<'_>) -> Poll<Next> {
         let mut waiting = self.lock();
-        if let Some(next) = waiting.take() {
-            return Poll::Ready(next);
+        match waiting.take() {
+            Some(next) => Poll::Ready(next),
+            None => waiting.wake_later(context),
         }
-        match &mut waiting.waker {
-            Some(waker) => waker.clone_from(context.waker()),
-            none => *none = Some(context.waker().clone()),
-        }
-        Poll::Pending
+    }
+
+    /// Waits as [`next`](Self::next) does, and takes nothing.
+    pub async fn filled(&self) {
+        let poll = |context: &mut Context<'_>| {
+            let mut waiting = self.lock();
+            if waiting.is_filled() {
+                return Poll::Ready(());
+            }
+            waiting.wake_later(context)
+        };
+        poll_fn(poll).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -130,6 +139,18 @@ fn wake(mut waiting: MutexGuard<'_, Waiting>) {
 }
 
 impl Waiting {
+    fn is_filled(&self) -> bool {
+        self.review || self.close.is_some() || !self.frames.is_empty()
+    }
+
+    fn wake_later<T>(&mut self, context: &Context<'_>) -> Poll<T> {
+        match &mut self.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+        Poll::Pending
+    }
+
     fn take(&mut self) -> Option<Next> {
         if std::mem::take(&mut self.review) {
             return Some(Next::Review);

@@ -21,7 +21,8 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer};
 
 use super::sample::Sample;
-use super::scene::{Place, Scene};
+use super::scene::Scene;
+use crate::place::Place;
 use crate::process::Group;
 
 /// The version in `Cargo.lock`, found when this is compiled.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use bellhop_common::amqp::{Message, Route, Topology};
 use bellhop_common::cli::health_check;
 use bellhop_common::config::{HumanDuration, LogConfig};
@@ -19,7 +19,8 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::load::fill;
-use super::scene::{Place, Scene};
+use super::scene::Scene;
+use crate::place::{Place, free_address};
 use crate::process::Group;
 
 const READY: Duration = Duration::from_secs(20);
@@ -148,10 +149,4 @@ pub(crate) async fn enqueue(
         })
     })
     .await
-}
-
-/// An address that was free a moment ago.
-fn free_address() -> anyhow::Result<SocketAddr> {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).context("no free port")?;
-    Ok(listener.local_addr()?)
 }

@@ -2,18 +2,14 @@
 
 use std::path::Path;
 
-use anyhow::Context as _;
 use bellhop_common::amqp::Names;
-use bellhop_common::config::{AmqpConfig, AmqpUrl};
+use bellhop_common::config::AmqpConfig;
 use tokio::process::Command;
-use uuid::Uuid;
 
 use super::Options;
 use super::celery::Celery;
 use crate::broker::Probe;
-
-/// The variable that tells a part where the broker is: an argument would show its password.
-const URL: &str = "BELLHOP_BENCH_AMQP_URL";
+use crate::place;
 
 /// What all turns share.
 #[derive(Debug, Clone, Copy)]
@@ -36,32 +32,9 @@ pub(crate) struct Scene<'a> {
     pub(crate) probe: Probe,
 }
 
-/// Where a part finds the broker.
-#[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Place {
-    /// What all names begin with
-    #[arg(long)]
-    prefix: String,
-}
-
-impl Place {
-    pub(crate) fn config(self) -> anyhow::Result<AmqpConfig> {
-        let url = std::env::var(URL).with_context(|| format!("{URL} is not set"))?;
-        Ok(config(&url, self.prefix))
-    }
-}
-
-fn config(url: &str, prefix: String) -> AmqpConfig {
-    AmqpConfig {
-        url: AmqpUrl::new(url),
-        prefix,
-        ..AmqpConfig::default()
-    }
-}
-
 impl<'a> Scene<'a> {
     pub(crate) async fn new(stage: Stage<'a>) -> anyhow::Result<Self> {
-        let config = config(stage.url, format!("b-{}.", Uuid::now_v7().simple()));
+        let config = place::fresh(stage.url);
         Ok(Self {
             stage,
             names: Names::new(&config),
@@ -72,12 +45,7 @@ impl<'a> Scene<'a> {
 
     /// The command that runs a part of this program here.
     pub(crate) fn itself(&self, part: &str) -> anyhow::Result<Command> {
-        let program = std::env::current_exe().context("cannot find this program")?;
-        let mut command = Command::new(program);
-        command
-            .args(["act", part, "--prefix", &self.config.prefix])
-            .env(URL, self.stage.url);
-        Ok(command)
+        place::itself(part, &self.config)
     }
 
     /// Frees what the turn left with the broker.

@@ -135,6 +135,16 @@ impl Receipt {
         settled(timeout(SETTLE_TIMEOUT, self.acker.ack(BasicAckOptions::default())).await)
     }
 
+    /// This message is dealt with and may go, and so may all that were delivered before it from the
+    /// same queue.
+    ///
+    /// # Errors
+    /// [`SettleError`]: the messages will come again.
+    pub async fn ack_up_to_here(self) -> Result<(), SettleError> {
+        let options = BasicAckOptions { multiple: true };
+        settled(timeout(SETTLE_TIMEOUT, self.acker.ack(options)).await)
+    }
+
     /// The message goes back to its queue, for another consumer.
     ///
     /// # Errors

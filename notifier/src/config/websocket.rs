@@ -17,6 +17,9 @@ pub struct WebSocketConfig {
     pub max_message_size: HumanSize,
     /// Held by each connection from its beginning.
     pub read_buffer_size: HumanSize,
+    /// Holds the answers to a client's pings. What a client is sent goes out from where it is, and
+    /// needs no buffer.
+    pub write_buffer_size: HumanSize,
     /// How much may wait for a slow client before it is closed and has to come back.
     pub queue_size: HumanSize,
     /// How many connections one user may have on this instance. One more replaces the oldest.
@@ -43,6 +46,7 @@ impl Default for WebSocketConfig {
             write_wait: HumanDuration::from_secs(10),
             max_message_size: HumanSize::kib(64),
             read_buffer_size: HumanSize::kib(1),
+            write_buffer_size: HumanSize::kib(1),
             queue_size: HumanSize::kib(1024),
             connections_per_user: 10,
             connections: 0,

@@ -24,9 +24,6 @@ use crate::auth::SUBPROTOCOL;
 use crate::gateway::Gateway;
 use crate::session::{self, Arrival};
 
-/// Only the library's own answers go through its buffer; frames are written from where they are.
-const WRITE_BUFFER: usize = 0;
-
 /// How long the HTTP connection may take to hand its socket over after our 101.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -137,7 +134,7 @@ pub fn socket_config(settings: &crate::config::WebSocketConfig) -> WebSocketConf
     let limit = settings.max_message_size.bytes();
     WebSocketConfig::default()
         .read_buffer_size(settings.read_buffer_size.bytes())
-        .write_buffer_size(WRITE_BUFFER)
+        .write_buffer_size(settings.write_buffer_size.bytes())
         .max_message_size(Some(limit))
         .max_frame_size(Some(limit))
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use metrics::{counter, gauge};
+use tokio::task::yield_now;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -161,7 +162,7 @@ impl Session {
         loop {
             let end = tokio::select! {
                 message = socket.next(), if self.asking.is_none() => self.read(message),
-                next = outbox.next() => self.write(socket, next).await,
+                next = gather(&outbox) => self.write(socket, next).await,
                 answer = rooms::answer(&mut self.asking), if self.asking.is_some() => {
                     self.answered(answer);
                     None
@@ -239,6 +240,15 @@ async fn in_time(limit: Duration, write: impl Future<Output = Result<(), Error>>
         // The socket takes nothing; a close frame would not pass either, but costs little.
         Err(_) => Some(End::Close(close::SLOW_CONSUMER)),
     }
+}
+
+/// What there is to write. Once there is something, the others have their turn before it is taken:
+/// when many events come at once, each connection writes what has gathered meanwhile in one call,
+/// and when few come, nobody else is waiting and it is taken at once. Cancel safe.
+async fn gather(outbox: &Outbox) -> Next {
+    outbox.filled().await;
+    yield_now().await;
+    outbox.next().await
 }
 
 /// When the notifier stops; never without a `stop`.
