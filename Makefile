@@ -1,6 +1,6 @@
 # `make` lists what there is. The work is in scripts/.
 
-.PHONY: help build demo smoke test celery-test lint fmt browser-test idle-memory bench
+.PHONY: help build demo smoke test celery-test client-test lint fmt browser-test idle-memory bench
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -8,7 +8,7 @@ help: ## List the targets
 demo: ## Start everything, run some jobs, show the page and the progress; Ctrl-C ends it
 	@scripts/demo
 
-test: ## Run everything: lints, tests against a real RabbitMQ, the page in a browser, Celery, smoke
+test: ## Run everything: lints, tests against a real RabbitMQ, the page in a browser, Celery, foreign clients, smoke
 	@scripts/test
 
 smoke: ## One job in by a foreign client, out at a foreign client, in under a minute
@@ -16,6 +16,9 @@ smoke: ## One job in by a foreign client, out at a foreign client, in under a mi
 
 celery-test: ## Only the tests with the real Celery and Flower
 	@scripts/celery-test
+
+client-test: ## Only the tests with foreign WebSocket clients
+	@scripts/client-test
 
 browser-test: ## Only the tests of the page
 	@scripts/browser-test

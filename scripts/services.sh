@@ -29,6 +29,7 @@ stop_services() {
     # A second Ctrl-C must not leave half of it running.
     trap '' HUP INT TERM
     end_process "$run/flower.pid" 0
+    end_process "$run/open.pid" 10
     end_process "$run/notifier.pid" 10
     end_process "$run/worker.pid" 10
     if [ -d "$run/broker" ]; then
@@ -118,13 +119,25 @@ start_services() {
     export BELLHOP_LOG__FORMAT=text BELLHOP_SHUTDOWN__DEADLINE=1s
     worker=(--config deploy/demo/worker.toml
         --set "http.listen=127.0.0.1:$worker_port" --set "files.root=$files" "${worker_flags[@]}")
-    notifier=(--config deploy/demo/notifier.toml
+    notifier=(--config deploy/demo/notifier.toml --set websocket.drain_window=0s
         --set "http.listen=127.0.0.1:$port" --set "auth.secret_file=$run/secret" "$@")
     launch worker "$bin/worker" run "${worker[@]}"
     launch notifier env ${webhook:+BELLHOP_MATTERMOST__WEBHOOK_URL="$webhook"} \
         "$bin/notifier" run "${notifier[@]}"
     until_ready worker "$worker_port"
     until_ready notifier "$port"
+}
+
+# A notifier where nobody has to log in, at the address of the fourth of the documents that the
+# project began with, if it is free. Sets $open_url.
+start_open_notifier() {
+    local port=8000
+    if port_open 127.0.0.1 "$port"; then port=$(free_port); fi
+    # shellcheck disable=SC2034 # for whoever sources this
+    open_url=http://localhost:$port
+    launch open "$bin/notifier" run --set "http.listen=127.0.0.1:$port" --set auth.mode=none \
+        --set websocket.drain_window=0s
+    until_ready open "$port"
 }
 
 # In a session of its own, so that Ctrl-C reaches it only through stop_services.

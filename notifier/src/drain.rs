@@ -13,8 +13,8 @@ use crate::protocol;
 use crate::protocol::close::RESTART;
 
 /// How long an old connection stays after its client was to open a new one, so that whoever does
-/// misses nothing between the two.
-const OVERLAP: Duration = Duration::from_secs(1);
+/// misses nothing between the two: as long as a handshake may take where everybody comes at once.
+const OVERLAP: Duration = Duration::from_secs(5);
 
 /// Tells every client when to come back, closes each some time after that, and waits for the end
 /// of all, or for `shutdown.deadline`.
@@ -38,6 +38,7 @@ pub(crate) async fn drain(gateway: &Gateway) {
 
 async fn say_when(gateway: &Gateway, began: Instant) {
     let window = gateway.config.websocket.drain_window.0;
+    let overlap = overlap(window, gateway.config.shutdown.deadline.0);
     let mut leaving: Vec<(Duration, Weak<Outbox>)> = Vec::new();
     gateway.hub.each(|outbox| {
         let after = share(outbox.id.as_u128(), window);
@@ -45,7 +46,7 @@ async fn say_when(gateway: &Gateway, began: Instant) {
             outbox.close(RESTART);
         } else {
             outbox.push(protocol::reconnect(after));
-            leaving.push((after + OVERLAP, Arc::downgrade(outbox)));
+            leaving.push((after + overlap, Arc::downgrade(outbox)));
         }
     });
     if leaving.is_empty() {
@@ -65,6 +66,11 @@ async fn say_when(gateway: &Gateway, began: Instant) {
     }
 }
 
+/// Before the deadline there must be time for the last to say goodbye.
+fn overlap(window: Duration, deadline: Duration) -> Duration {
+    OVERLAP.min(deadline.saturating_sub(window) / 2)
+}
+
 /// A connection's place in the window. The last 62 bits of its id are random already.
 fn share(id: u128, window: Duration) -> Duration {
     const STEPS: u128 = 1 << 16;
@@ -76,6 +82,14 @@ fn share(id: u128, window: Duration) -> Duration {
 mod tests {
     use super::*;
     use uuid::Uuid;
+
+    #[test]
+    fn the_last_connections_have_an_end_before_the_deadline() {
+        let seconds = Duration::from_secs;
+        assert_eq!(overlap(seconds(5), seconds(30)), OVERLAP);
+        assert_eq!(overlap(seconds(5), seconds(9)), seconds(2));
+        assert_eq!(overlap(seconds(5), seconds(5)), Duration::ZERO);
+    }
 
     #[test]
     fn connections_are_spread_evenly_over_the_window() {

@@ -41,4 +41,6 @@ pub use config::{
     RoomsConfig, TasksConfig, WebSocketConfig,
 };
 pub use http::{Network, NetworkError};
+#[doc(hidden)]
+pub use http::{client_address, places_of_query, socket_config};
 pub use service::{RunError, run};

@@ -6,6 +6,7 @@ import { connect, createServer } from "node:net";
 import { chromium } from "playwright-core";
 
 export const BASE_URL = new URL(required("BASE_URL", "the address of a running notifier, e.g. http://127.0.0.1:8080"));
+export const OPEN_URL = new URL(required("OPEN_URL", "the address of another one, in auth.mode none"));
 export const TOKEN = required("TOKEN", "a token of that notifier, as `notifier token --user ada` prints it");
 /** Of a job that runs for some seconds, so that there is something to watch. */
 export const JOB_ARGS = process.env.JOB_ARGS ?? '{"path":"."}';

@@ -90,7 +90,7 @@ async fn the_late_end_of_a_dead_connection_leaves_its_successor_registered() {
 }
 
 /// Open files and running tasks of this process, which the notifier runs in.
-fn footprint() -> (usize, usize) {
+pub(crate) fn footprint() -> (usize, usize) {
     let files = std::fs::read_dir("/proc/self/fd").unwrap().count();
     let tasks = tokio::runtime::Handle::current()
         .metrics()
@@ -128,7 +128,7 @@ async fn two_hundred_quick_reconnects_leave_one_connection_and_nothing_else() {
 
 /// Waits until the footprint is as wanted, or stays the same for a while; what was asked by HTTP
 /// before may still be on its way out.
-async fn settled_footprint(wants: Option<(usize, usize)>) -> (usize, usize) {
+pub(crate) async fn settled_footprint(wants: Option<(usize, usize)>) -> (usize, usize) {
     let settle = async {
         let mut last = footprint();
         let mut same = 0;

@@ -26,7 +26,7 @@ async fn open(notifier: &Running, path: &str, headers: &[(&'static str, &str)]) 
 }
 
 /// Sends a handshake that must be refused; answers with status, body and headers.
-async fn refused(
+pub(crate) async fn refused(
     notifier: &Running,
     path: &str,
     headers: &[(&'static str, &str)],

@@ -10,6 +10,7 @@
 
 mod tasks;
 
+mod admission;
 mod alerts;
 mod broker_away;
 mod cancel;
@@ -17,7 +18,9 @@ mod celery;
 mod command_line;
 mod connections;
 mod cron;
+mod crowds;
 mod dead_letters;
+mod drain;
 mod faults;
 mod follow_ups;
 mod frames;

@@ -1,5 +1,12 @@
 //! Rooms and chats: the seeds' protocols, who may enter, and what those inside see.
 
+mod limits;
+mod membership;
+mod order;
+mod relay;
+
+use std::time::Duration;
+
 use bellhop_notifier::Access;
 use bellhop_tests::client::{Client, request};
 use bellhop_tests::stack::{Running, Stack, room_token};
@@ -19,6 +26,7 @@ async fn member(notifier: &Running, user: &str, patterns: &[&str]) -> Client {
     client
 }
 
+/// Sends a frame; the next one that comes should be its answer.
 async fn say(client: &mut Client, frame: Value) -> Value {
     client.send(&frame.to_string()).await;
     client.next().await
@@ -31,24 +39,13 @@ async fn a_chat_gets_its_messages_and_nobody_else_does() {
     let rabbit = stack.rabbit().await;
     let mut ann = member(&notifier, "ann", &["chat:c1"]).await;
     let mut eve = member(&notifier, "eve", &["chat:other-*"]).await;
-    let answer = say(
-        &mut ann,
-        json!({"type": "subscribe", "chat_id": "c1", "id": 7}),
-    )
-    .await;
-    assert_eq!(
-        answer,
-        json!({"type": "subscribed", "chat_id": "c1", "id": 7})
-    );
-    let answer = say(
-        &mut eve,
-        json!({"type": "subscribe", "chat_id": "c1", "id": 8}),
-    )
-    .await;
-    assert_eq!(
-        (&answer["code"], &answer["id"]),
-        (&json!("forbidden"), &json!(8))
-    );
+    let subscribe = json!({"type": "subscribe", "chat_id": "c1", "id": 7});
+    let answer = say(&mut ann, subscribe.clone()).await;
+    let subscribed = json!({"type": "subscribed", "chat_id": "c1", "id": 7});
+    assert_eq!(answer, subscribed);
+    let answer = say(&mut eve, subscribe).await;
+    let refused = (&json!("forbidden"), &json!(7));
+    assert_eq!((&answer["code"], &answer["id"]), refused);
 
     let message = json!({"id": "m1", "content": "Hello!", "sender_id": "bob", "created_at": "2026-01-15T10:30:00Z"});
     for (kind, name, data) in [
@@ -91,32 +88,31 @@ async fn a_chat_gets_its_messages_and_nobody_else_does() {
     notifier.stop().await;
 }
 
+/// Connects by an address that names everything.
+async fn by_address(notifier: &Running, user: &str) -> Client {
+    let path = format!("/ws?room_id=room-123&user_id={user}");
+    let request = request(notifier.address, &path, &[]);
+    let mut client = Client::open(request).await.unwrap().0;
+    let connected = client.next().await;
+    assert_eq!(connected["user_id"], user);
+    assert_eq!(connected["rooms"], json!(["room-123"]));
+    let subscribed = json!({"type": "subscribed", "room_id": "room-123"});
+    assert_eq!(client.next().await, subscribed);
+    client
+}
+
 #[tokio::test]
 async fn clients_of_a_room_by_address_talk_to_each_other() {
     let stack = Stack::shared();
     let mut config = stack.notifier_config();
     config.auth.mode = bellhop_notifier::AuthMode::None;
     let notifier = stack.notifier(config).await;
-    let enter = async |user: &str| {
-        let path = format!("/ws?room_id=room-123&user_id={user}");
-        let request = request(notifier.address, &path, &[]);
-        let mut client = Client::open(request).await.unwrap().0;
-        let connected = client.next().await;
-        assert_eq!(connected["user_id"], user);
-        assert_eq!(connected["rooms"], json!(["room-123"]));
-        let subscribed = client.next().await;
-        assert_eq!(
-            subscribed,
-            json!({"type": "subscribed", "room_id": "room-123"})
-        );
-        client
-    };
-    let mut ann = enter("ann").await;
-    let mut bob = enter("bob").await;
+    let mut ann = by_address(&notifier, "ann").await;
+    let mut bob = by_address(&notifier, "bob").await;
     let joined = json!({"type": "user_joined", "room_id": "room-123", "user_id": "bob"});
     assert_eq!(ann.next().await, joined);
     // A second connection of the same user is no news.
-    let phone = enter("bob").await;
+    let phone = by_address(&notifier, "bob").await;
     drop(phone);
 
     bob.send(r#"{"type":"custom_event","payload":{"data":"some data", "n":1.50},"from":"eve"}"#)
@@ -194,6 +190,7 @@ async fn who_is_there_is_known_over_all_instances() {
             assert_eq!(presence["users"], json!(["ann", "bob"]));
             break;
         }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     // On both instances: neither comes twice nor goes before the last.
     let mut ann_too = member(&two, "ann", &[]).await;

@@ -10,8 +10,9 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::handshake::client::{Request, Response};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{WebSocketStream, client_async};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use crate::stack::{PATIENCE, Running, http};
 
@@ -38,7 +39,9 @@ impl Client {
     pub async fn open(request: Request) -> Result<(Self, Response), Error> {
         let address = request.uri().authority().unwrap().to_string();
         let stream = TcpStream::connect(address).await.unwrap();
-        let (socket, response) = client_async(request, stream).await?;
+        // Small, for tests with thousands.
+        let config = WebSocketConfig::default().read_buffer_size(4096);
+        let (socket, response) = client_async_with_config(request, stream, Some(config)).await?;
         Ok((Self { socket }, response))
     }
 
@@ -209,6 +212,11 @@ impl Raw {
     pub async fn send(&mut self, bytes: &[u8]) {
         let sent = timeout(PATIENCE, self.stream.write_all(bytes)).await;
         sent.expect("sent in time").unwrap();
+    }
+
+    /// Is gone without a word, as after a crash: the system resets the connection.
+    pub fn vanish(self) {
+        self.stream.set_zero_linger().unwrap();
     }
 
     /// The next frame's opcode and content; nothing at the end.

@@ -14,9 +14,11 @@
     reason = "this is test code: a panic is how it reports"
 )]
 
+pub mod backend;
 pub mod broker;
 pub mod chaos;
 pub mod client;
+pub mod crowd;
 #[path = "mattermost/mod.rs"]
 pub mod mattermost;
 pub mod program;

@@ -45,8 +45,13 @@ impl Running {
 
     /// Stops it and waits for its end.
     pub async fn stop(self) {
+        self.stop_within(PATIENCE).await;
+    }
+
+    /// The same for one that has many clients to move elsewhere.
+    pub async fn stop_within(self, patience: Duration) {
         self.stop.cancel();
-        timeout(PATIENCE, self.task).await.unwrap().unwrap();
+        timeout(patience, self.task).await.unwrap().unwrap();
     }
 
     /// Waits until `/readyz` says what the test wants.

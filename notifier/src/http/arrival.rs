@@ -73,6 +73,13 @@ impl Query {
     }
 }
 
+/// The rooms and chats that an address names, if it can be read. Public for the fuzz tests.
+#[doc(hidden)]
+#[must_use]
+pub fn places_of_query(raw: &str) -> Option<Vec<Place>> {
+    Query::read(raw).ok().map(|query| query.places)
+}
+
 fn bad_query() -> ApiError {
     let message = "the query has token or user_id more than once";
     ApiError::new(StatusCode::BAD_REQUEST, "bad_query", message)

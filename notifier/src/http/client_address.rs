@@ -81,7 +81,10 @@ impl fmt::Display for Network {
 
 /// The address of the client. Each proxy adds the one it saw to the end of `X-Forwarded-For`, so
 /// that only what trusted ones added can be believed: the last address that is not one of theirs.
-pub(super) fn client_address(peer: IpAddr, forwarded: &str, proxies: &[Network]) -> IpAddr {
+/// Public for the fuzz tests.
+#[doc(hidden)]
+#[must_use]
+pub fn client_address(peer: IpAddr, forwarded: &str, proxies: &[Network]) -> IpAddr {
     let is_proxy = |address: IpAddr| proxies.iter().any(|network| network.contains(address));
     let mut address = peer.to_canonical();
     for earlier in forwarded.rsplit(',') {

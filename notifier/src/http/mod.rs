@@ -8,7 +8,9 @@ mod page;
 mod tasks;
 mod upgrade;
 
-pub use self::client_address::{Network, NetworkError};
+pub use self::arrival::places_of_query;
+pub use self::client_address::{Network, NetworkError, client_address};
+pub use self::upgrade::socket_config;
 use std::convert::Infallible;
 use std::sync::Arc;
 

@@ -95,8 +95,15 @@ fn websocket_key(headers: &HeaderMap) -> Result<&str, ApiError> {
         ));
     }
     text(headers, SEC_WEBSOCKET_KEY)
-        .filter(|key| key.len() == 24)
-        .ok_or_else(|| not_a_websocket("Sec-WebSocket-Key must have 24 characters"))
+        .filter(|key| is_key(key))
+        .ok_or_else(|| not_a_websocket("Sec-WebSocket-Key must be 16 bytes in base64"))
+}
+
+/// 16 bytes are 22 characters and two that fill up.
+fn is_key(key: &str) -> bool {
+    let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    let digits = key.strip_suffix("==").unwrap_or_default();
+    digits.len() == 22 && digits.bytes().all(is_base64)
 }
 
 fn not_a_websocket(message: &str) -> ApiError {
@@ -112,16 +119,22 @@ async fn open(gateway: Arc<Gateway>, upgrade: OnUpgrade, arrival: Arrival) {
     let Ok((stream, ahead)) = session::socket_of(upgraded) else {
         return debug!("the connection is not a TCP socket");
     };
-    let settings = &gateway.config.websocket;
-    let limit = settings.max_message_size.bytes();
-    let config = WebSocketConfig::default()
-        .read_buffer_size(settings.read_buffer_size.bytes())
-        .write_buffer_size(settings.write_buffer_size.bytes())
-        .max_message_size(Some(limit))
-        .max_frame_size(Some(limit));
+    let config = socket_config(&gateway.config.websocket);
     let (ahead, role) = (ahead.to_vec(), Role::Server);
     let socket = WebSocketStream::from_partially_read(stream, ahead, role, Some(config)).await;
     // A task of its own, so that what the handshake needed does not live as long as the connection.
     let session = session::serve(Arc::clone(&gateway), socket, arrival);
     gateway.sessions.spawn(session);
+}
+
+/// The limits of a connection, in the library's words. Public for the fuzz tests.
+#[doc(hidden)]
+#[must_use]
+pub fn socket_config(settings: &crate::config::WebSocketConfig) -> WebSocketConfig {
+    let limit = settings.max_message_size.bytes();
+    WebSocketConfig::default()
+        .read_buffer_size(settings.read_buffer_size.bytes())
+        .write_buffer_size(settings.write_buffer_size.bytes())
+        .max_message_size(Some(limit))
+        .max_frame_size(Some(limit))
 }

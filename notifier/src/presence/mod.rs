@@ -213,6 +213,14 @@ fn announce_all(gateway: &Gateway, notices: Vec<Notice>) {
 pub(crate) async fn tell(gateway: Arc<Gateway>, stop: CancellationToken) {
     let mut beat = interval(ALIVE_EVERY);
     let (mut beats, mut round) = (0, 0);
+    // What the others answer must find this instance listening, or it knows of nobody until the
+    // next round.
+    while !gateway.presence.consumer.is_up() {
+        tokio::select! {
+            () = sleep(GATHER) => {}
+            () = stop.cancelled() => return,
+        }
+    }
     send(&gateway, Message::Hello).await;
     loop {
         tokio::select! {

@@ -29,7 +29,9 @@ const RESERVED: &[&str] = &[
     "message.sent",
     "message.new",
     "chat.updated",
+    "chat.member_added",
     "chat.member_removed",
+    "room.member_added",
     "room.member_removed",
 ];
 
@@ -294,6 +296,9 @@ mod tests {
             (r#"{"type":"user_joined","room_id":"r"}"#, "reserved_type"),
             (r#"{"type":"message.new","room_id":"r"}"#, "reserved_type"),
             (r#"{"type":"room.member_removed"}"#, "reserved_type"),
+            // Would undo a removal.
+            (r#"{"type":"room.member_added"}"#, "reserved_type"),
+            (r#"{"type":"chat.member_added"}"#, "reserved_type"),
             (r#"{"type":"","room_id":"r"}"#, "bad_type"),
             (r#"{"type":"a..b","room_id":"r"}"#, "bad_type"),
             (r#"{"type":"a b","room_id":"r"}"#, "bad_type"),

@@ -96,12 +96,16 @@ impl Session {
         }
     }
 
-    /// Which of the wanted rooms the client is let into without a question.
+    /// Which of the wanted rooms the client is let into without a question, in the order of the
+    /// address.
     pub(super) fn known_rooms(&self, login: &Login) -> Vec<Place> {
         let access = &self.gateway.access;
         let may =
             |place: &&Place| access.may_enter(&login.user, &login.grant, place) == Verdict::Yes;
-        self.wanted.iter().filter(may).cloned().collect()
+        let known = self.wanted.iter().rev().filter(may).cloned();
+        known
+            .take(self.gateway.config.rooms.per_connection)
+            .collect()
     }
 
     pub(super) fn is_in(&self, place: &Place) -> bool {
