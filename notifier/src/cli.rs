@@ -7,7 +7,7 @@ use bellhop_common::shutdown;
 use bellhop_common::telemetry::init_logs;
 use bellhop_common::wire::MAX_ID_BYTES;
 use bellhop_notifier::NotifierConfig;
-use bellhop_notifier::auth::{Verifier, mint_with_scope};
+use bellhop_notifier::auth::{Draft, Verifier, mint};
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 use tokio::net::TcpListener;
@@ -41,6 +41,12 @@ enum Command {
         /// What it is good for besides, e.g. `admin`
         #[arg(long, value_name = "WORDS")]
         scope: Option<String>,
+        /// A pattern of rooms it may enter, e.g. `room:proj-*`; may be repeated
+        #[arg(long, value_name = "PATTERN")]
+        room: Vec<String>,
+        /// Its own id (`jti`)
+        #[arg(long, value_name = "ID")]
+        token_id: Option<String>,
         #[command(flatten)]
         config: ConfigFlags,
     },
@@ -62,6 +68,8 @@ impl Cli {
                 user,
                 ttl,
                 scope,
+                room,
+                token_id,
                 config,
             } => {
                 let config: NotifierConfig = Sources::of_process(&config).load()?;
@@ -69,8 +77,13 @@ impl Cli {
                     (1..=MAX_ID_BYTES).contains(&user.len()),
                     "--user must have 1 to {MAX_ID_BYTES} bytes"
                 );
-                let (auth, now) = (&config.auth, Timestamp::now());
-                say(&mint_with_scope(auth, &user, scope.as_deref(), now, ttl.0)?);
+                let draft = Draft {
+                    scope: scope.as_deref(),
+                    rooms: &room,
+                    token_id: token_id.as_deref(),
+                    ..Draft::new(&user, Timestamp::now(), ttl.0)
+                };
+                say(&mint(&config.auth, &draft)?);
                 Ok(())
             }
             Command::Healthcheck { config } => {

@@ -24,7 +24,7 @@ mod service;
 mod session;
 
 pub use config::{
-    AuthConfig, AuthMode, HttpConfig, MattermostConfig, NotifierConfig, OpenKind, TasksConfig,
-    WebSocketConfig,
+    AuthConfig, AuthMode, HttpConfig, KeyConfig, MattermostConfig, NotifierConfig, OpenKind,
+    TasksConfig, WebSocketConfig,
 };
 pub use service::{RunError, run};

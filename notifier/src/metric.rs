@@ -15,6 +15,9 @@ pub(crate) const MALFORMED: &str = "bellhop_notifier_malformed_events_total";
 /// By `outcome`.
 pub(crate) const ALERTS: &str = "bellhop_notifier_alerts_total";
 
+/// By `outcome`.
+pub(crate) const JWKS_REFRESHES: &str = "bellhop_notifier_jwks_refreshes_total";
+
 /// Gives the metrics their help texts.
 pub(crate) fn describe() {
     describe_gauge!(CONNECTIONS, "WebSocket connections that are open now");
@@ -24,6 +27,10 @@ pub(crate) fn describe() {
     describe_counter!(
         MALFORMED,
         "Events dropped because their key or body was malformed"
+    );
+    describe_counter!(
+        JWKS_REFRESHES,
+        "Fetches of the issuer's key set: ok, or what was wrong"
     );
     describe_counter!(
         ALERTS,

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::alerts::mattermost::{SetupError, WebhookUrlError};
 use crate::alerts::{self, Mattermost, WebhookUrl};
-use crate::auth::{KeyError, Verifier};
+use crate::auth::{Issuer, IssuerError, KeyError, Verifier};
 use crate::config::{MAX_INSTANCE_BYTES, MattermostConfig, NotifierConfig};
 use crate::gateway::Gateway;
 use crate::http;
@@ -55,6 +55,9 @@ pub enum RunError {
     /// The file with the webhook's address.
     #[error("mattermost.webhook_url_file")]
     WebhookFile(#[from] SecretError),
+    /// The HTTP client for the issuer's key set.
+    #[error(transparent)]
+    Issuer(#[from] IssuerError),
     /// The HTTP client.
     #[error(transparent)]
     Mattermost(#[from] SetupError),
@@ -75,6 +78,10 @@ pub async fn run(
     let metrics = Metrics::install()?;
     metric::describe();
     let verifier = Verifier::new(&config.auth)?;
+    let issuer = match verifier.issuer() {
+        Some(issuer) => Some((issuer, Issuer::client()?)),
+        None => None,
+    };
     let mattermost = mattermost(&config.mattermost)?;
     let health = Health::new();
     let names = Names::new(&config.amqp);
@@ -100,6 +107,10 @@ pub async fn run(
     let tasks = TaskTracker::new();
     tasks.spawn(metrics.upkeep(shutdown.clone()));
     tasks.spawn(serve(listener, routes, Limits::default(), shutdown.clone()));
+    if let Some((issuer, client)) = issuer {
+        let component = health.component("auth.jwks");
+        tasks.spawn(issuer.keep_fresh(client, component, shutdown.clone()));
+    }
     let consumer = start_queues(&gateway, topology, mattermost, &health, &tasks, &shutdown);
     info!(
         instance = gateway.instance,

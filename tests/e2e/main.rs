@@ -25,6 +25,7 @@ mod handed_back;
 mod handshake;
 mod http_api;
 mod job;
+mod key_sets;
 mod limits;
 mod long_jobs;
 mod metrics;

@@ -17,6 +17,8 @@
 pub mod broker;
 pub mod chaos;
 pub mod client;
+pub mod issuer;
+pub mod keys;
 #[path = "mattermost/mod.rs"]
 pub mod mattermost;
 pub mod program;
