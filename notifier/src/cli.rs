@@ -1,5 +1,7 @@
 //! The commands.
 
+mod revoke;
+
 use anyhow::Context as _;
 use bellhop_common::cli::{health_check, say};
 use bellhop_common::config::{ConfigFlags, HumanDuration, Sources, to_redacted_toml};
@@ -44,12 +46,14 @@ enum Command {
         /// A pattern of rooms it may enter, e.g. `room:proj-*`; may be repeated
         #[arg(long, value_name = "PATTERN")]
         room: Vec<String>,
-        /// Its own id (`jti`)
+        /// Its own id (`jti`), by which it can be revoked
         #[arg(long, value_name = "ID")]
         token_id: Option<String>,
         #[command(flatten)]
         config: ConfigFlags,
     },
+    /// Make tokens good no more, at every notifier, and close the connections that use them
+    Revoke(revoke::Revoke),
     /// Exit with 0 if the notifier that runs with this configuration is ready
     Healthcheck {
         #[command(flatten)]
@@ -86,6 +90,7 @@ impl Cli {
                 say(&mint(&config.auth, &draft)?);
                 Ok(())
             }
+            Command::Revoke(command) => command.run().await,
             Command::Healthcheck { config } => {
                 let config: NotifierConfig = Sources::of_process(&config).load()?;
                 Ok(health_check(config.http.listen).await?)

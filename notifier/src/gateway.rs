@@ -8,6 +8,7 @@ use crate::auth::Verifier;
 use crate::config::NotifierConfig;
 use crate::hub::Hub;
 use crate::recent::Recent;
+use crate::revocations::Gate;
 
 /// The notifier's shared state.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(crate) struct Gateway {
     pub(crate) names: Names,
     pub(crate) publisher: Publisher,
     pub(crate) verifier: Verifier,
+    /// Holds logins back until the verifier knows what was revoked.
+    pub(crate) gate: Gate,
     pub(crate) hub: Hub,
     pub(crate) recent: Recent,
     /// Ends every connection.

@@ -4,6 +4,7 @@
 //! - [`auth`]: tokens, where they are carried, which pages may connect.
 //! - [`hub`] and [`outbox`]: who is connected, and what waits to be written to each.
 //! - `session`: one connection. `http`: how it comes to be, jobs by HTTP, the page.
+//! - `revocations`: tokens that are good no more, from RabbitMQ to those who check.
 //! - `inbound`: events from RabbitMQ to the hub. [`alerts`]: failures to Mattermost.
 //!
 //! [`run`] is the service.
@@ -20,6 +21,7 @@ mod metric;
 pub mod outbox;
 pub mod protocol;
 mod recent;
+mod revocations;
 mod service;
 mod session;
 

@@ -17,6 +17,8 @@ pub(crate) const ALERTS: &str = "bellhop_notifier_alerts_total";
 
 /// By `outcome`.
 pub(crate) const JWKS_REFRESHES: &str = "bellhop_notifier_jwks_refreshes_total";
+/// By `kind`.
+pub(crate) const REVOCATIONS: &str = "bellhop_notifier_revocations_total";
 
 /// Gives the metrics their help texts.
 pub(crate) fn describe() {
@@ -31,6 +33,10 @@ pub(crate) fn describe() {
     describe_counter!(
         JWKS_REFRESHES,
         "Fetches of the issuer's key set: ok, or what was wrong"
+    );
+    describe_counter!(
+        REVOCATIONS,
+        "Revocations read since the start, also those from before it: user, token or everybody"
     );
     describe_counter!(
         ALERTS,

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bellhop_common::amqp::{Consumer, Delivery, Names, Publisher, Source, Subscription, Topology};
+use bellhop_common::amqp::{
+    Consumer, Delivery, Names, Publisher, Source, StreamPosition, Subscription, Topology,
+};
 use bellhop_common::config::{Secret, SecretError};
 use bellhop_common::http::{Limits, serve};
 use bellhop_common::telemetry::{Health, Metrics, MetricsError};
@@ -20,16 +22,20 @@ use tracing::{info, warn};
 use crate::alerts::mattermost::{SetupError, WebhookUrlError};
 use crate::alerts::{self, Mattermost, WebhookUrl};
 use crate::auth::{Issuer, IssuerError, KeyError, Verifier};
-use crate::config::{MAX_INSTANCE_BYTES, MattermostConfig, NotifierConfig};
+use crate::config::{AuthMode, MAX_INSTANCE_BYTES, MattermostConfig, NotifierConfig};
 use crate::gateway::Gateway;
 use crate::http;
 use crate::hub::Hub;
 use crate::inbound::{self, HAND_BACKS};
 use crate::metric;
 use crate::recent::Recent;
+use crate::revocations::{self, Gate};
 
 /// How many live events may be with us at once.
 const LIVE_PREFETCH: u16 = 500;
+
+/// How many revocations may be with us at once.
+const REVOCATIONS_PREFETCH: u16 = 500;
 
 /// What the broker keeps for an instance that does not keep up, before it drops the oldest.
 const LIVE_MAX_BYTES: u32 = 64 * 1024 * 1024;
@@ -85,7 +91,7 @@ pub async fn run(
     let mattermost = mattermost(&config.mattermost)?;
     let health = Health::new();
     let names = Names::new(&config.amqp);
-    let mut topology = Topology::base(&names);
+    let mut topology = Topology::base(&names).with_revocations(&names);
     if mattermost.is_some() {
         topology = topology.with_alerts(&names, &[alerts::PATTERN]);
     }
@@ -100,6 +106,7 @@ pub async fn run(
         sessions: TaskTracker::new(),
         names,
         publisher,
+        gate: gate(&config),
         verifier,
         config,
     });
@@ -130,6 +137,14 @@ pub async fn run(
     publisher_task.close().await;
     info!("notifier stopped");
     Ok(())
+}
+
+fn gate(config: &NotifierConfig) -> Gate {
+    Gate::new(match config.auth.mode {
+        AuthMode::Jwt => config.auth.revocations_wait.0,
+        // There are no tokens, so none can have been revoked.
+        AuthMode::None => Duration::ZERO,
+    })
 }
 
 fn mattermost(config: &MattermostConfig) -> Result<Option<Mattermost>, RunError> {
@@ -173,7 +188,16 @@ fn start_queues(
         },
         LIVE_PREFETCH,
     );
+    let revoked = subscribe(
+        Source::Stream {
+            name: names.revocations(),
+            position: StreamPosition::at(0),
+        },
+        REVOCATIONS_PREFETCH,
+    );
     let inbox = subscribe(Source::Queue(names.inbox()), HAND_BACKS);
+    let component = health.component("auth.revocations");
+    tasks.spawn(revocations::follow(Arc::clone(gateway), revoked, component));
     tasks.spawn(inbound::deliver(Arc::clone(gateway), live));
     tasks.spawn(inbound::hand_back(Arc::clone(gateway), inbox));
     if let Some(client) = mattermost {

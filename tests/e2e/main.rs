@@ -34,6 +34,7 @@ mod public_keys;
 mod publisher;
 mod redelivery;
 mod retries;
+mod revocations;
 mod scheduled;
 mod status;
 mod tls;

@@ -73,6 +73,9 @@ pub enum TokenError {
     /// `iss` or `aud` is not the configured one.
     #[error("the token's `{0}` is not the one this notifier takes")]
     WrongClaim(&'static str),
+    /// It was good and has been revoked.
+    #[error("the token has been revoked")]
+    Revoked,
     /// The keys that could check it were not fetched yet. No fault of the token.
     #[error("the keys that tokens are checked with could not be fetched yet: try again")]
     Starting,
@@ -93,6 +96,7 @@ impl TokenError {
     pub fn close(&self) -> Close {
         match self {
             Self::Expired => close::TOKEN_EXPIRED,
+            Self::Revoked => close::TOKEN_REVOKED,
             Self::Starting => close::STARTING,
             _ => close::INVALID_TOKEN,
         }

@@ -1,7 +1,8 @@
 //! Who may connect: tokens, where they are carried, and which pages may open a socket.
 //!
 //! [`Verifier`] checks tokens: with `keys` from the configuration and from the issuer's key set
-//! (`jwks`, which `issuer` fetches), and what they claim (`claims`).
+//! (`jwks`, which `issuer` fetches), what they claim (`claims`), and whether they were revoked
+//! ([`Revocations`]).
 
 mod claims;
 mod configured;
@@ -11,6 +12,7 @@ mod jwks;
 mod keys;
 mod mint;
 mod origin;
+mod revocations;
 mod token;
 
 pub use claims::{Identity, TokenError};
@@ -22,4 +24,5 @@ pub use jwks::JwksError;
 pub(crate) use jwks::MAX_KEYS;
 pub use mint::{Draft, mint};
 pub use origin::{is_loopback_host, origin_allowed};
+pub use revocations::Revocations;
 pub use token::Verifier;

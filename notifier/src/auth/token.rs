@@ -1,8 +1,9 @@
-//! Checks tokens: which keys, then the signature, then the claims.
+//! Checks tokens: which keys, then the signature, then the claims, then whether it was revoked.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use bellhop_common::wire::Revocation;
 use jiff::Timestamp;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Header, Validation};
@@ -11,10 +12,11 @@ use super::claims::{Claims, Identity, TokenError};
 use super::configured::{self, KeyError};
 use super::issuer::Issuer;
 use super::keys::{self, Key};
+use super::revocations::Revocations;
 use crate::config::{AuthConfig, AuthMode};
 
-/// Checks tokens. Never waits: what comes from elsewhere (the issuer's keys) is put in by a task
-/// of its own.
+/// Checks tokens. Never waits: what comes from elsewhere (the issuer's keys, revocations) is put in
+/// by tasks of their own.
 #[derive(Debug)]
 pub struct Verifier {
     mode: AuthMode,
@@ -22,6 +24,7 @@ pub struct Verifier {
     issuer: Option<Arc<Issuer>>,
     validation: Validation,
     leeway: Duration,
+    revocations: RwLock<Revocations>,
 }
 
 impl Verifier {
@@ -53,6 +56,7 @@ impl Verifier {
             issuer: issuer.map(Arc::new),
             validation,
             leeway: config.leeway.0,
+            revocations: RwLock::default(),
         })
     }
 
@@ -73,7 +77,27 @@ impl Verifier {
     /// [`TokenError`]; its text never holds the token.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Identity, TokenError> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Malformed)?;
-        self.claims(token, &header)?.identity(now, self.leeway)
+        let identity = self.claims(token, &header)?.identity(now, self.leeway)?;
+        if self.is_revoked(&identity) {
+            return Err(TokenError::Revoked);
+        }
+        Ok(identity)
+    }
+
+    /// Whether the token of a login has been revoked meanwhile.
+    #[must_use]
+    pub fn is_revoked(&self, identity: &Identity) -> bool {
+        let revocations = self.revocations.read();
+        let revocations = revocations.unwrap_or_else(PoisonError::into_inner);
+        let (user, id) = (&identity.user_id, identity.token_id.as_deref());
+        revocations.covers(user, id, identity.issued_at)
+    }
+
+    /// From now on refuses what the revocation covers.
+    pub fn revoke(&self, revocation: &Revocation, now: Timestamp) {
+        let revocations = self.revocations.write();
+        let mut revocations = revocations.unwrap_or_else(PoisonError::into_inner);
+        revocations.add(revocation, now);
     }
 
     fn claims(&self, token: &str, header: &Header) -> Result<Claims, TokenError> {

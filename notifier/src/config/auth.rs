@@ -57,6 +57,9 @@ pub struct AuthConfig {
     pub leeway: HumanDuration,
     /// Users who may look after the dead letters, besides those whose token has the scope `admin`.
     pub administrators: Vec<String>,
+    /// For how long after the start nobody is let in while the revocations cannot be read from the
+    /// broker.
+    pub revocations_wait: HumanDuration,
     /// Whether `?token=` is taken. Turn it off where addresses are logged on the way.
     pub query_token: bool,
 }
@@ -77,6 +80,7 @@ impl Default for AuthConfig {
             audience: None,
             leeway: HumanDuration::from_secs(30),
             administrators: Vec::new(),
+            revocations_wait: HumanDuration::from_secs(30),
             query_token: true,
         }
     }
@@ -124,6 +128,9 @@ impl AuthConfig {
         }
         self.key_problems(&mut problems);
         self.jwks_problems(&mut problems);
+        if self.revocations_wait > DAY {
+            problems.push("auth.revocations_wait may be 1d at most".into());
+        }
         problems
     }
 

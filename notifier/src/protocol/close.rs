@@ -40,6 +40,8 @@ pub const INVALID_TOKEN: Close = close(4501, "invalid_token");
 pub const TOKEN_EXPIRED: Close = close(4502, "token_expired");
 /// No token came within `websocket.auth_timeout`.
 pub const AUTH_TIMEOUT: Close = close(4503, "auth_timeout");
+/// The token was good and has been revoked: come back with a new one.
+pub const TOKEN_REVOKED: Close = close(4504, "token_revoked");
 
 const fn close(code: u16, reason: &'static str) -> Close {
     Close { code, reason }
@@ -55,7 +57,13 @@ mod tests {
             let code = come_back.code;
             assert!([1012, 1013].contains(&code) || (4000..4500).contains(&code));
         }
-        for stay_away in [REPLACED, INVALID_TOKEN, TOKEN_EXPIRED, AUTH_TIMEOUT] {
+        for stay_away in [
+            REPLACED,
+            INVALID_TOKEN,
+            TOKEN_EXPIRED,
+            AUTH_TIMEOUT,
+            TOKEN_REVOKED,
+        ] {
             assert!((4500..5000).contains(&stay_away.code));
         }
     }

@@ -214,6 +214,18 @@ fn a_key_set_from_afar_that_has_not_come_is_no_fault_of_the_token() {
 }
 
 #[test]
+fn a_revoked_token_is_refused() {
+    let verifier = Verifier::new(&config()).unwrap();
+    let mut draft = Draft::new("ann", now(), Duration::from_mins(1));
+    draft.token_id = Some("t1");
+    let token = mint(&config(), &draft).unwrap();
+    assert!(verifier.verify(&token, now()).is_ok());
+    let (token_id, time) = ("t1".into(), now());
+    verifier.revoke(&Revocation::Token { token_id, time }, now());
+    assert_eq!(verifier.verify(&token, now()), Err(TokenError::Revoked));
+}
+
+#[test]
 fn no_key_at_all_lets_nobody_in() {
     assert!(Verifier::new(&AuthConfig::default()).is_err());
     let config = AuthConfig {
