@@ -178,11 +178,11 @@ fn identify(
 }
 
 pub(super) fn unauthorized(error: &TokenError) -> ApiError {
-    let code = match error {
-        TokenError::Expired => "token_expired",
-        _ => "invalid_token",
+    let status = match error {
+        TokenError::Starting => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::UNAUTHORIZED,
     };
-    ApiError::new(StatusCode::UNAUTHORIZED, code, error.to_string())
+    ApiError::new(status, error.code(), error.to_string())
 }
 
 /// The answer to a handshake that failed.

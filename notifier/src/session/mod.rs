@@ -19,7 +19,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tracing::debug;
 use uuid::Uuid;
 
-use self::login::{Login, refusal};
+use self::login::Login;
 use self::rooms::Asking;
 pub(crate) use self::socket::{Socket, socket_of};
 use self::socket::{Unsent, ping, say_goodbye};
@@ -140,7 +140,7 @@ impl Session {
                 session.wait_for_login(now);
                 None
             }
-            Err(error) => Some(End::Close(refusal(&error))),
+            Err(error) => Some(End::Close(error.close())),
         };
         (session, refused)
     }

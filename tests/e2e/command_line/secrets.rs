@@ -93,7 +93,7 @@ async fn a_password_that_the_broker_refuses_is_not_logged() {
     }
 }
 
-async fn until_ready(address: SocketAddr) {
+pub(super) async fn until_ready(address: SocketAddr) {
     let ready = format!("http://{address}/readyz");
     while http().get(&ready).send().await.unwrap().status() != 200 {
         sleep(Duration::from_millis(20)).await;
