@@ -33,6 +33,9 @@ use crate::pace::Pace;
 use crate::protocol::Place;
 use crate::protocol::close::{self, Close};
 
+/// What comes so soon after a write belongs to a burst, of which more will follow.
+const BURST: Duration = Duration::from_millis(20);
+
 /// What the handshake told of a client.
 #[derive(Debug)]
 pub(crate) struct Arrival {
@@ -68,6 +71,7 @@ struct Session {
     asking: Option<Box<Asking>>,
     /// Before the login the hub cannot tell this connection that the notifier stops.
     stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    wrote_at: Instant,
     /// A pong of the library's may be written in part, and nothing else may come between.
     owes_pong: bool,
     _slot: Slot,
@@ -127,6 +131,7 @@ impl Session {
             wanted: arrival.places,
             asking: None,
             stop: None,
+            wrote_at: now,
             owes_pong: false,
             _slot: arrival.slot,
             gateway,
@@ -172,7 +177,7 @@ impl Session {
         loop {
             let end = tokio::select! {
                 message = socket.next(), if self.asking.is_none() => self.read(message),
-                next = gather(&outbox) => self.write(socket, next).await,
+                next = gather(&outbox, self.wrote_at) => self.write(socket, next).await,
                 answer = rooms::answer(&mut self.asking), if self.asking.is_some() => {
                     self.answered(answer);
                     None
@@ -249,6 +254,7 @@ impl Session {
             }
             self.owes_pong = false;
         }
+        self.wrote_at = Instant::now();
         close.map(End::Close)
     }
 
@@ -266,12 +272,14 @@ async fn in_time(limit: Duration, write: impl Future<Output = Result<(), Error>>
     }
 }
 
-/// What there is to write. Once there is something, the others have their turn before it is taken:
-/// when many events come at once, each connection writes what has gathered meanwhile in one call,
-/// and when few come, nobody else is waiting and it is taken at once. Cancel safe.
-async fn gather(outbox: &Outbox) -> Next {
+/// What there is to write. A connection that has just written lets the others have their turn
+/// first: when many events come at once, each writes what has gathered meanwhile in one call. The
+/// first event after a pause is taken at once. Cancel safe.
+async fn gather(outbox: &Outbox, wrote_at: Instant) -> Next {
     outbox.filled().await;
-    yield_now().await;
+    if wrote_at.elapsed() < BURST {
+        yield_now().await;
+    }
     outbox.next().await
 }
 
