@@ -222,13 +222,18 @@ pub(crate) async fn tell(gateway: Arc<Gateway>, stop: CancellationToken) {
         }
     }
     send(&gateway, Message::Hello).await;
+    let mut heard = true;
     loop {
         tokio::select! {
             () = gateway.presence.changed.notified() => sleep(GATHER).await,
             _ = beat.tick() => {
                 beats += 1;
                 look_around(&gateway);
-                send(&gateway, Message::Alive).await;
+                let hears = gateway.presence.consumer.is_up();
+                // What the others said meanwhile went to a queue that was gone.
+                let greeting = if hears && !heard { Message::Hello } else { Message::Alive };
+                heard = hears;
+                send(&gateway, greeting).await;
             }
             () = stop.cancelled() => break,
         }
