@@ -35,6 +35,7 @@ mod redelivery;
 mod retries;
 mod rooms;
 mod scheduled;
+mod sse;
 mod status;
 mod tls;
 mod unique;

@@ -17,6 +17,7 @@
 pub mod broker;
 pub mod chaos;
 pub mod client;
+pub mod event_stream;
 #[path = "mattermost/mod.rs"]
 pub mod mattermost;
 pub mod program;

@@ -1,10 +1,12 @@
-//! The HTTP side: the socket's handshake, jobs for browsers and curl, the dead letters, the page.
+//! The HTTP side: the socket's handshake, the event stream, jobs for browsers and curl, the dead
+//! letters, the page.
 
 mod arrival;
 mod client_address;
 mod dead;
 mod error;
 mod page;
+mod sse;
 mod tasks;
 mod upgrade;
 
@@ -25,10 +27,12 @@ pub(crate) fn routes(
     metrics: Metrics,
 ) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
     let socket = upgrade::route(Arc::clone(&gateway));
+    let events = sse::routes(Arc::clone(&gateway));
     let dead = dead::routes(Arc::clone(&gateway));
     let tasks = tasks::route(Arc::clone(&gateway)).or(tasks::cancel_route(gateway));
     status_routes(health, metrics)
         .or(socket)
+        .or(events)
         .or(tasks)
         .or(dead)
         .or(page::routes())

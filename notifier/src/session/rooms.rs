@@ -101,7 +101,7 @@ impl Session {
         let access = &self.gateway.access;
         let may =
             |place: &&Place| access.may_enter(&login.user, &login.grant, place) == Verdict::Yes;
-        self.wanted.iter().filter(may).cloned().collect()
+        self.wanted.iter().rev().filter(may).cloned().collect()
     }
 
     pub(super) fn is_in(&self, place: &Place) -> bool {
