@@ -4,6 +4,8 @@ use metrics::{describe_counter, describe_gauge};
 
 /// Without labels.
 pub(crate) const CONNECTIONS: &str = "bellhop_notifier_connections";
+/// Without labels.
+pub(crate) const EVENT_STREAMS: &str = "bellhop_notifier_event_streams";
 /// By `reason`.
 pub(crate) const CLOSES: &str = "bellhop_notifier_closes_total";
 /// Without labels.
@@ -34,7 +36,11 @@ pub(crate) const REVOCATIONS: &str = "bellhop_notifier_revocations_total";
 
 /// Gives the metrics their help texts.
 pub(crate) fn describe() {
-    describe_gauge!(CONNECTIONS, "WebSocket connections that are open now");
+    describe_gauge!(
+        CONNECTIONS,
+        "Connections that are open now, WebSocket and Server-Sent Events"
+    );
+    describe_gauge!(EVENT_STREAMS, "Those of them that are Server-Sent Events");
     describe_counter!(CLOSES, "Connections that this side closed, by reason");
     describe_counter!(FRAMES_SENT, "Frames written to connections");
     describe_counter!(DELIVERIES, "Events given to connections, one for each");

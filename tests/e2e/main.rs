@@ -40,6 +40,7 @@ mod retries;
 mod revocations;
 mod rooms;
 mod scheduled;
+mod sse;
 mod status;
 mod tls;
 mod unique;

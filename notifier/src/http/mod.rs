@@ -1,4 +1,5 @@
-//! The HTTP side: the socket's handshake, jobs for browsers and curl, the dead letters, the page.
+//! The HTTP side: the socket's handshake, the event stream, jobs for browsers and curl, the dead
+//! letters, the page.
 
 mod admin;
 mod arrival;
@@ -7,6 +8,7 @@ mod dead;
 mod error;
 mod page;
 mod revocations;
+mod sse;
 mod tasks;
 mod upgrade;
 
@@ -31,10 +33,11 @@ pub(crate) fn routes(
     metrics: Metrics,
 ) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
     let socket = upgrade::route(Arc::clone(&gateway));
+    let events = sse::routes(Arc::clone(&gateway));
     let dead = dead::routes(Arc::clone(&gateway));
     let revocations = revocations::route(Arc::clone(&gateway));
     let tasks = tasks::route(Arc::clone(&gateway)).or(tasks::cancel_route(Arc::clone(&gateway)));
-    let with_token = socket.or(tasks).or(dead).or(revocations);
+    let with_token = socket.or(events).or(tasks).or(dead).or(revocations);
     // The gate last, because it holds up whatever comes to it.
     status_routes(health, metrics)
         .or(page::routes())

@@ -222,17 +222,17 @@ pub(crate) async fn tell(gateway: Arc<Gateway>, stop: CancellationToken) {
         }
     }
     send(&gateway, Message::Hello).await;
-    let mut heard = true;
+    let mut was_up = true;
     loop {
         tokio::select! {
             () = gateway.presence.changed.notified() => sleep(GATHER).await,
             _ = beat.tick() => {
                 beats += 1;
                 look_around(&gateway);
-                let hears = gateway.presence.consumer.is_up();
+                let is_up = gateway.presence.consumer.is_up();
                 // What the others said meanwhile went to a queue that was gone.
-                let greeting = if hears && !heard { Message::Hello } else { Message::Alive };
-                heard = hears;
+                let greeting = if is_up && !was_up { Message::Hello } else { Message::Alive };
+                was_up = is_up;
                 send(&gateway, greeting).await;
             }
             () = stop.cancelled() => break,

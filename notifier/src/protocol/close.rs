@@ -12,6 +12,14 @@ pub struct Close {
     pub reason: &'static str,
 }
 
+impl Close {
+    /// Whether the client is to come back without further ado.
+    #[must_use]
+    pub const fn is_come_back(self) -> bool {
+        self.code < 4500
+    }
+}
+
 /// The client said goodbye.
 pub const NORMAL: Close = close(1000, "normal");
 /// The client broke RFC 6455.
@@ -66,7 +74,7 @@ mod tests {
             AUTH_TIMEOUT,
             TOKEN_REVOKED,
         ] {
-            assert!((4500..5000).contains(&stay_away.code));
+            assert!((4500..5000).contains(&stay_away.code) && !stay_away.is_come_back());
         }
     }
 }

@@ -1,8 +1,10 @@
 //! One connection: reads frames, writes what its outbox holds, keeps the heartbeat.
 //!
 //! One task does all three. It holds little between events, because there may be very many of it.
+//! A client of `/sse` (`event_stream`) is the same [`Session`] with another way out and none in.
 
 mod commands;
+mod event_stream;
 mod login;
 mod rooms;
 mod socket;
@@ -19,6 +21,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tracing::debug;
 use uuid::Uuid;
 
+pub(crate) use self::event_stream::{Line, serve as serve_events};
 use self::login::Login;
 use self::rooms::Asking;
 pub(crate) use self::socket::{Socket, socket_of};
@@ -223,16 +226,25 @@ impl Session {
     }
 
     async fn beat(&mut self, socket: &mut Socket) -> Option<End> {
+        match self.on_time() {
+            Ok(true) => in_time(self.write_wait(), ping(socket)).await,
+            Ok(false) => None,
+            Err(end) => Some(end),
+        }
+    }
+
+    /// Does what is due, except for the ping: whether there is to be one.
+    fn on_time(&mut self) -> Result<bool, End> {
         match self.heartbeat.due(Instant::now()) {
-            Due::Nothing => None,
-            Due::Gone => Some(End::Close(close::PONG_TIMEOUT)),
-            Due::End if self.login.is_none() => Some(End::Close(close::AUTH_TIMEOUT)),
-            Due::End => Some(End::Close(close::TOKEN_EXPIRED)),
+            Due::Nothing => Ok(false),
+            Due::Gone => Err(End::Close(close::PONG_TIMEOUT)),
+            Due::End if self.login.is_none() => Err(End::Close(close::AUTH_TIMEOUT)),
+            Due::End => Err(End::Close(close::TOKEN_EXPIRED)),
             Due::Notice => {
                 self.give_notice();
-                None
+                Ok(false)
             }
-            Due::Ping => in_time(self.write_wait(), ping(socket)).await,
+            Due::Ping => Ok(true),
         }
     }
 
