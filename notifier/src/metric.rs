@@ -27,6 +27,8 @@ pub(crate) const REFUSED_FRAMES: &str = "bellhop_notifier_refused_frames_total";
 /// By `reason`.
 pub(crate) const REFUSED_HANDSHAKES: &str = "bellhop_notifier_refused_handshakes_total";
 /// By `outcome`.
+pub(crate) const PUBLISHED: &str = "bellhop_notifier_published_events_total";
+/// By `outcome`.
 pub(crate) const ALERTS: &str = "bellhop_notifier_alerts_total";
 
 /// Gives the metrics their help texts.
@@ -64,6 +66,10 @@ pub(crate) fn describe() {
         "Frames of clients answered with an error, by code"
     );
     describe_counter!(REFUSED_HANDSHAKES, "Connections not taken, by reason");
+    describe_counter!(
+        PUBLISHED,
+        "Events of POST /api/events: sent, repeated (and not sent again) or failed"
+    );
     describe_counter!(
         ALERTS,
         "Posts to Mattermost: posted, delayed (will be tried again) or refused"

@@ -30,6 +30,7 @@ mod long_jobs;
 mod metrics;
 mod progress;
 mod public_keys;
+mod publish;
 mod publisher;
 mod redelivery;
 mod retries;

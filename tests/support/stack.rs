@@ -210,6 +210,11 @@ pub fn token(user: &str) -> String {
 
 /// A good token with the administrator's scope.
 pub fn admin_token(user: &str) -> String {
+    scoped_token(user, "admin")
+}
+
+/// A good token with a scope.
+pub fn scoped_token(user: &str, scope: &str) -> String {
     let auth = Stack {
         url: String::new(),
         prefix: String::new(),
@@ -217,7 +222,7 @@ pub fn admin_token(user: &str) -> String {
     .notifier_config()
     .auth;
     let lifetime = Duration::from_mins(10);
-    mint_with_scope(&auth, user, Some("admin"), Timestamp::now(), lifetime).unwrap()
+    mint_with_scope(&auth, user, Some(scope), Timestamp::now(), lifetime).unwrap()
 }
 
 /// A good token that lets a user into the rooms and chats of these patterns.

@@ -37,7 +37,8 @@ pub struct AuthConfig {
     pub audience: Option<String>,
     /// How far clocks may differ.
     pub leeway: HumanDuration,
-    /// Users who may look after the dead letters, besides those whose token has the scope `admin`.
+    /// Users who may look after the dead letters, and publish events, besides those whose token has
+    /// the scope `admin`.
     pub administrators: Vec<String>,
     /// Whether `?token=` is taken. Turn it off where addresses are logged on the way.
     pub query_token: bool,

@@ -1,10 +1,13 @@
-//! The HTTP side: the socket's handshake, the event stream, jobs for browsers and curl, the dead
-//! letters, the page.
+//! The HTTP side: the socket's handshake, the event stream, jobs and events for browsers, backends and
+//! curl, the dead letters, the page.
 
 mod arrival;
+mod body;
+mod caller;
 mod client_address;
 mod dead;
 mod error;
+mod events;
 mod page;
 mod sse;
 mod tasks;
@@ -27,13 +30,15 @@ pub(crate) fn routes(
     metrics: Metrics,
 ) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
     let socket = upgrade::route(Arc::clone(&gateway));
-    let events = sse::routes(Arc::clone(&gateway));
+    let streams = sse::routes(Arc::clone(&gateway));
+    let events = events::route(Arc::clone(&gateway));
     let dead = dead::routes(Arc::clone(&gateway));
     let tasks = tasks::route(Arc::clone(&gateway)).or(tasks::cancel_route(gateway));
     status_routes(health, metrics)
         .or(socket)
-        .or(events)
+        .or(streams)
         .or(tasks)
+        .or(events)
         .or(dead)
         .or(page::routes())
         .recover(error::answer)

@@ -72,7 +72,7 @@ pub(crate) fn serve(
         session.go();
         if let End::Close(close) = end {
             counter!(metric::CLOSES, "reason" => close.reason).increment(1);
-            drop(line.send(last_words(close), session.write_wait()).await);
+            let _ = line.send(last_words(close), session.write_wait()).await;
         }
         gauge!(metric::CONNECTIONS).decrement(1.0);
         gauge!(metric::EVENT_STREAMS).decrement(1.0);
