@@ -28,6 +28,7 @@ mod job;
 mod limits;
 mod long_jobs;
 mod metrics;
+mod presence_http;
 mod progress;
 mod public_keys;
 mod publish;

@@ -1,5 +1,5 @@
 //! The HTTP side: the socket's handshake, the event stream, jobs and events for browsers, backends and
-//! curl, the dead letters, the page.
+//! curl, who is where, the dead letters, the page.
 
 mod arrival;
 mod body;
@@ -9,6 +9,7 @@ mod dead;
 mod error;
 mod events;
 mod page;
+mod presence;
 mod sse;
 mod tasks;
 mod upgrade;
@@ -32,6 +33,7 @@ pub(crate) fn routes(
     let socket = upgrade::route(Arc::clone(&gateway));
     let streams = sse::routes(Arc::clone(&gateway));
     let events = events::route(Arc::clone(&gateway));
+    let presence = presence::routes(Arc::clone(&gateway));
     let dead = dead::routes(Arc::clone(&gateway));
     let tasks = tasks::route(Arc::clone(&gateway)).or(tasks::cancel_route(gateway));
     status_routes(health, metrics)
@@ -39,6 +41,7 @@ pub(crate) fn routes(
         .or(streams)
         .or(tasks)
         .or(events)
+        .or(presence)
         .or(dead)
         .or(page::routes())
         .recover(error::answer)
