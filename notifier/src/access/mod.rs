@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use self::backend::Backend;
 pub use self::backend::CallbackError;
 use self::removals::Removals;
+use crate::auth::Identity;
 use crate::config::{Access as Mode, AuthMode, RoomsConfig};
 use crate::protocol::Place;
 
@@ -31,6 +32,16 @@ pub(crate) struct Grant {
     pub(crate) patterns: Box<[String]>,
     pub(crate) issued_at: Option<Timestamp>,
     pub(crate) token_id: Option<Box<str>>,
+}
+
+impl Grant {
+    pub(crate) fn of(identity: &Identity) -> Self {
+        Self {
+            patterns: identity.rooms.clone().into(),
+            issued_at: identity.issued_at,
+            token_id: identity.token_id.as_deref().map(Into::into),
+        }
+    }
 }
 
 /// The answer, as far as it is known at once.

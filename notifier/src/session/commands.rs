@@ -7,8 +7,9 @@ use metrics::counter;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::login::{Login, grant, instant_of};
+use super::login::{Login, instant_of};
 use super::{End, Session};
+use crate::access::Grant;
 use crate::auth::Identity;
 use crate::metric;
 use crate::protocol::close;
@@ -128,7 +129,7 @@ impl Session {
         match &mut self.login {
             None => self.welcome(identity),
             Some(login) if *login.user == *identity.user_id => {
-                login.grant = grant(&identity);
+                login.grant = Grant::of(&identity);
                 self.expires_at(identity.expires);
             }
             Some(_) => {
