@@ -128,7 +128,7 @@ start_services() {
     until_ready notifier "$port"
 }
 
-# A notifier where nobody has to log in, at the address of the fourth of the documents that the
+# start_open_notifier [FLAGS]: a notifier where nobody has to log in, at the address of the fourth of the documents that the
 # project began with, if it is free. Sets $open_url.
 start_open_notifier() {
     local port=8000
@@ -136,7 +136,7 @@ start_open_notifier() {
     # shellcheck disable=SC2034 # for whoever sources this
     open_url=http://localhost:$port
     launch open "$bin/notifier" run --set "http.listen=127.0.0.1:$port" --set auth.mode=none \
-        --set websocket.drain_window=0s
+        --set websocket.drain_window=0s "$@"
     until_ready open "$port"
 }
 

@@ -1,5 +1,7 @@
 //! The commands.
 
+mod revoke;
+
 use anyhow::Context as _;
 use bellhop_common::cli::{health_check, say};
 use bellhop_common::config::{ConfigFlags, HumanDuration, Sources, to_redacted_toml};
@@ -7,7 +9,7 @@ use bellhop_common::shutdown;
 use bellhop_common::telemetry::init_logs;
 use bellhop_common::wire::MAX_ID_BYTES;
 use bellhop_notifier::NotifierConfig;
-use bellhop_notifier::auth::{Verifier, mint_with_scope};
+use bellhop_notifier::auth::{Draft, Verifier, mint};
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 use tokio::net::TcpListener;
@@ -41,9 +43,17 @@ enum Command {
         /// What it is good for besides, e.g. `admin`
         #[arg(long, value_name = "WORDS")]
         scope: Option<String>,
+        /// A pattern of rooms it may enter, e.g. `room:proj-*`; may be repeated
+        #[arg(long, value_name = "PATTERN")]
+        room: Vec<String>,
+        /// Its own id (`jti`), by which it can be revoked
+        #[arg(long, value_name = "ID")]
+        token_id: Option<String>,
         #[command(flatten)]
         config: ConfigFlags,
     },
+    /// Make tokens good no more, at every notifier, and close the connections that use them
+    Revoke(revoke::Revoke),
     /// Exit with 0 if the notifier that runs with this configuration is ready
     Healthcheck {
         #[command(flatten)]
@@ -62,6 +72,8 @@ impl Cli {
                 user,
                 ttl,
                 scope,
+                room,
+                token_id,
                 config,
             } => {
                 let config: NotifierConfig = Sources::of_process(&config).load()?;
@@ -69,10 +81,16 @@ impl Cli {
                     (1..=MAX_ID_BYTES).contains(&user.len()),
                     "--user must have 1 to {MAX_ID_BYTES} bytes"
                 );
-                let (auth, now) = (&config.auth, Timestamp::now());
-                say(&mint_with_scope(auth, &user, scope.as_deref(), now, ttl.0)?);
+                let draft = Draft {
+                    scope: scope.as_deref(),
+                    rooms: &room,
+                    token_id: token_id.as_deref(),
+                    ..Draft::new(&user, Timestamp::now(), ttl.0)
+                };
+                say(&mint(&config.auth, &draft)?);
                 Ok(())
             }
+            Command::Revoke(command) => command.run().await,
             Command::Healthcheck { config } => {
                 let config: NotifierConfig = Sources::of_process(&config).load()?;
                 Ok(health_check(config.http.listen).await?)

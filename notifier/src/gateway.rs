@@ -14,6 +14,7 @@ use crate::hub::Hub;
 use crate::presence::Presence;
 use crate::recent::Recent;
 use crate::relay::Relays;
+use crate::revocations::Gate;
 use crate::rooms::Rooms;
 
 /// The notifier's shared state.
@@ -27,6 +28,8 @@ pub(crate) struct Gateway {
     pub(crate) verifier: Verifier,
     pub(crate) access: Access,
     pub(crate) admission: Arc<Admission>,
+    /// Holds logins back until the verifier knows what was revoked.
+    pub(crate) gate: Gate,
     pub(crate) hub: Hub,
     pub(crate) rooms: Rooms,
     pub(crate) presence: Presence,

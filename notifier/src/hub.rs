@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::outbox::Outbox;
 use crate::protocol::Frame;
-use crate::protocol::close::{Close, REPLACED};
+use crate::protocol::close::REPLACED;
 use crate::shards::Shards;
 
 /// The connections of this instance.
@@ -120,10 +120,10 @@ impl Hub {
         sent
     }
 
-    /// Closes every connection of a user, if there is any.
-    pub fn close_user(&self, user: &str, close: Close) {
+    /// Has every connection of a user see whether its login still holds.
+    pub fn review_user(&self, user: &str) {
         for connection in self.users.lock(user).get(user).into_iter().flatten() {
-            connection.close(close);
+            connection.review();
         }
     }
 

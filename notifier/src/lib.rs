@@ -7,6 +7,7 @@
 //! - `session`: one connection. `http`: how it comes to be, jobs by HTTP, the page.
 //! - `access`: who may enter a room. `presence`: who is in it on other instances. `relay`: what
 //!   clients send to each other.
+//! - `revocations`: tokens that are good no more, from RabbitMQ to those who check.
 //! - `inbound`: events from RabbitMQ to the hub. [`alerts`]: failures to Mattermost.
 //! - `admission`, `pace`, `drain`: how many connections, how often, and how they end.
 //!
@@ -30,6 +31,7 @@ mod presence;
 pub mod protocol;
 mod recent;
 mod relay;
+mod revocations;
 pub mod rooms;
 mod service;
 mod session;
@@ -37,8 +39,8 @@ mod shards;
 
 pub use access::CallbackError;
 pub use config::{
-    Access, AuthConfig, AuthMode, HttpConfig, MattermostConfig, NotifierConfig, OpenKind,
-    RoomsConfig, TasksConfig, WebSocketConfig,
+    Access, AuthConfig, AuthMode, HttpConfig, KeyConfig, MattermostConfig, NotifierConfig,
+    OpenKind, RoomsConfig, TasksConfig, WebSocketConfig,
 };
 pub use http::{Network, NetworkError};
 #[doc(hidden)]

@@ -4,6 +4,8 @@ use metrics::{describe_counter, describe_gauge};
 
 /// Without labels.
 pub(crate) const CONNECTIONS: &str = "bellhop_notifier_connections";
+/// Without labels.
+pub(crate) const EVENT_STREAMS: &str = "bellhop_notifier_event_streams";
 /// By `reason`.
 pub(crate) const CLOSES: &str = "bellhop_notifier_closes_total";
 /// Without labels.
@@ -27,9 +29,18 @@ pub(crate) const REFUSED_HANDSHAKES: &str = "bellhop_notifier_refused_handshakes
 /// By `outcome`.
 pub(crate) const ALERTS: &str = "bellhop_notifier_alerts_total";
 
+/// By `outcome`.
+pub(crate) const JWKS_REFRESHES: &str = "bellhop_notifier_jwks_refreshes_total";
+/// By `kind`.
+pub(crate) const REVOCATIONS: &str = "bellhop_notifier_revocations_total";
+
 /// Gives the metrics their help texts.
 pub(crate) fn describe() {
-    describe_gauge!(CONNECTIONS, "WebSocket connections that are open now");
+    describe_gauge!(
+        CONNECTIONS,
+        "Connections that are open now, WebSocket and Server-Sent Events"
+    );
+    describe_gauge!(EVENT_STREAMS, "Those of them that are Server-Sent Events");
     describe_counter!(CLOSES, "Connections that this side closed, by reason");
     describe_counter!(FRAMES_SENT, "Frames written to connections");
     describe_counter!(DELIVERIES, "Events given to connections, one for each");
@@ -58,6 +69,14 @@ pub(crate) fn describe() {
         "Frames of clients answered with an error, by code"
     );
     describe_counter!(REFUSED_HANDSHAKES, "Connections not taken, by reason");
+    describe_counter!(
+        JWKS_REFRESHES,
+        "Fetches of the issuer's key set: ok, or what was wrong"
+    );
+    describe_counter!(
+        REVOCATIONS,
+        "Revocations read since the start, also those from before it: user, token or everybody"
+    );
     describe_counter!(
         ALERTS,
         "Posts to Mattermost: posted, delayed (will be tried again) or refused"

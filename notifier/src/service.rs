@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bellhop_common::amqp::{Consumer, Delivery, Names, Publisher, Source, Subscription, Topology};
+use bellhop_common::amqp::{
+    Consumer, Delivery, Names, Publisher, Source, StreamPosition, Subscription, Topology,
+};
 use bellhop_common::config::{Secret, SecretError};
 use bellhop_common::http::{Limits, serve};
 use bellhop_common::telemetry::{Component, Health, Metrics, MetricsError};
@@ -21,8 +23,8 @@ use crate::access::{Access, CallbackError};
 use crate::admission::Admission;
 use crate::alerts::mattermost::{SetupError, WebhookUrlError};
 use crate::alerts::{self, Mattermost, WebhookUrl};
-use crate::auth::{KeyError, Verifier};
-use crate::config::{MAX_INSTANCE_BYTES, MattermostConfig, NotifierConfig};
+use crate::auth::{Issuer, IssuerError, KeyError, Verifier};
+use crate::config::{AuthMode, MAX_INSTANCE_BYTES, MattermostConfig, NotifierConfig};
 use crate::drain::drain;
 use crate::gateway::Gateway;
 use crate::http;
@@ -32,10 +34,14 @@ use crate::metric;
 use crate::presence::{self, Presence};
 use crate::recent::Recent;
 use crate::relay::{self, Relays};
+use crate::revocations::{self, Gate};
 use crate::rooms::Rooms;
 
 /// How many live events may be with us at once.
 const LIVE_PREFETCH: u16 = 500;
+
+/// How many revocations may be with us at once.
+const REVOCATIONS_PREFETCH: u16 = 500;
 
 /// What the broker keeps for an instance that does not keep up, before it drops the oldest.
 const LIVE_MAX_BYTES: u32 = 64 * 1024 * 1024;
@@ -61,6 +67,9 @@ pub enum RunError {
     /// The file with the webhook's address.
     #[error("mattermost.webhook_url_file")]
     WebhookFile(#[from] SecretError),
+    /// The HTTP client for the issuer's key set.
+    #[error(transparent)]
+    Issuer(#[from] IssuerError),
     /// The HTTP client.
     #[error(transparent)]
     Mattermost(#[from] SetupError),
@@ -86,7 +95,7 @@ pub async fn run(
     let mattermost = mattermost(&config.mattermost)?;
     let health = Health::new();
     let names = Names::new(&config.amqp);
-    let mut topology = Topology::base(&names);
+    let mut topology = Topology::base(&names).with_revocations(&names);
     if mattermost.is_some() {
         topology = topology.with_alerts(&names, &[alerts::PATTERN]);
     }
@@ -94,22 +103,31 @@ pub async fn run(
     let (relays, lanes) = Relays::new();
     let parts = Parts {
         verifier: Verifier::new(&config.auth)?,
+        gate: gate(&config),
         access: Access::new(&config.rooms, config.auth.mode)?,
         presence: Presence::new(hears.clone()),
         relays,
+    };
+    let issuer = match parts.verifier.issuer() {
+        Some(issuer) => Some((issuer, Issuer::client()?)),
+        None => None,
     };
     let component = health.component("amqp.publisher");
     let (publisher, publisher_task) =
         Publisher::start(&config.amqp, "notifier", topology.clone(), component);
     let gateway = parts.assemble(config, names, publisher, shutdown.clone());
     let serves = health.component("serving");
-    let routes = http::routes(Arc::clone(&gateway), health, metrics.clone());
+    let routes = http::routes(Arc::clone(&gateway), health.clone(), metrics.clone());
     let (tasks, closed) = (TaskTracker::new(), &gateway.closed);
     tasks.spawn(metrics.upkeep(closed.clone()));
     tasks.spawn(serve(listener, routes, Limits::default(), closed.clone()));
     tasks.spawn(presence::tell(Arc::clone(&gateway), closed.clone()));
     relay::run(&gateway, lanes, &tasks);
-    let consumer = start_queues(&gateway, topology, mattermost, hears, &tasks);
+    if let Some((issuer, client)) = issuer {
+        let component = health.component("auth.jwks");
+        tasks.spawn(issuer.keep_fresh(client, component, closed.clone()));
+    }
+    let consumer = start_queues(&gateway, topology, mattermost, hears, &health, &tasks);
     serves.up();
     info!(
         instance = gateway.instance,
@@ -136,6 +154,7 @@ pub async fn run(
 /// The parts that may fail, made before anything is started.
 struct Parts {
     verifier: Verifier,
+    gate: Gate,
     access: Access,
     presence: Presence,
     relays: Relays,
@@ -153,6 +172,7 @@ impl Parts {
         Arc::new(Gateway {
             instance: config.instance.clone().unwrap_or_else(host_name),
             verifier: self.verifier,
+            gate: self.gate,
             access: self.access,
             admission: Admission::new(sockets.connections, sockets.connections_per_address),
             hub: Hub::new(sockets.connections_per_user),
@@ -168,6 +188,14 @@ impl Parts {
             config,
         })
     }
+}
+
+fn gate(config: &NotifierConfig) -> Gate {
+    Gate::new(match config.auth.mode {
+        AuthMode::Jwt => config.auth.revocations_wait.0,
+        // There are no tokens, so none can have been revoked.
+        AuthMode::None => Duration::ZERO,
+    })
 }
 
 fn mattermost(config: &MattermostConfig) -> Result<Option<Mattermost>, RunError> {
@@ -190,7 +218,8 @@ fn start_queues(
     gateway: &Arc<Gateway>,
     topology: Topology,
     mattermost: Option<Mattermost>,
-    health: Component,
+    hears: Component,
+    health: &Health,
     tasks: &TaskTracker,
 ) -> Consumer {
     let names = &gateway.names;
@@ -210,7 +239,16 @@ fn start_queues(
         },
         LIVE_PREFETCH,
     );
+    let revoked = subscribe(
+        Source::Stream {
+            name: names.revocations(),
+            position: StreamPosition::at(0),
+        },
+        REVOCATIONS_PREFETCH,
+    );
     let inbox = subscribe(Source::Queue(names.inbox()), HAND_BACKS);
+    let component = health.component("auth.revocations");
+    tasks.spawn(revocations::follow(Arc::clone(gateway), revoked, component));
     tasks.spawn(inbound::deliver(Arc::clone(gateway), live));
     tasks.spawn(inbound::hand_back(Arc::clone(gateway), inbox));
     if let Some(client) = mattermost {
@@ -225,6 +263,6 @@ fn start_queues(
         "notifier",
         topology,
         subscriptions,
-        health,
+        hears,
     )
 }

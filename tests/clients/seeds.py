@@ -64,14 +64,14 @@ PONG = """{
 }"""
 
 
-def token(user, rooms):
+def token(user, rooms, lifetime_s=600):
     """A JSON Web Token as any library makes it."""
 
     def part(value):
         return base64.urlsafe_b64encode(value).rstrip(b"=")
 
     now = int(time.time())
-    claims = {"sub": user, "iat": now, "exp": now + 600, "rooms": rooms}
+    claims = {"sub": user, "iat": now, "exp": now + lifetime_s, "rooms": rooms}
     head = part(b'{"alg":"HS256","typ":"JWT"}') + b"." + part(json.dumps(claims).encode())
     with open(os.environ["SECRET_FILE"], "rb") as file:
         secret = file.read().strip()
@@ -329,18 +329,20 @@ TESTS = [
 ]
 
 
-def main():
+def run(name, tests, call):
+    """Runs the tests one after the other; answers 1 if any failed."""
     failed = 0
-    for test in TESTS:
+    for test in tests:
         try:
-            test(Backend())
-            print(f"ok   websockets: {test.__name__.replace('_', ' ')}")
+            call(test)
+            print(f"ok   {name}: {test.__name__.replace('_', ' ')}")
         except Exception:  # pylint: disable=broad-except
             failed += 1
-            print(f"FAIL websockets: {test.__name__.replace('_', ' ')}")
+            print(f"FAIL {name}: {test.__name__.replace('_', ' ')}")
             traceback.print_exc()
-    print(f"clients: {len(TESTS) - failed} passed, {failed} failed")
-    sys.exit(failed > 0)
+    print(f"clients: {len(tests) - failed} passed, {failed} failed", flush=True)
+    return int(failed > 0)
 
 
-main()
+if __name__ == "__main__":
+    sys.exit(run("websockets", TESTS, lambda test: test(Backend())))

@@ -3,6 +3,7 @@
 
 mod jobs;
 mod mistakes;
+mod query_tokens;
 mod secrets;
 
 use std::path::PathBuf;

@@ -1,10 +1,12 @@
 //! Very many clients at once: those that vanish, and those that all come back.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bellhop_notifier::Access;
 use bellhop_tests::client::{Client, Raw, masked, metric_becomes, request};
 use bellhop_tests::crowd::{self, Came, percentile};
+use bellhop_tests::program::Program;
 use bellhop_tests::stack::{Running, Stack, room_token, token};
 use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -96,39 +98,57 @@ async fn listen(mut client: Client, stop: CancellationToken) -> Vec<Duration> {
     }
 }
 
-async fn enter(notifier: &Running, user: &str, room: &str) -> Client {
+async fn enter(address: SocketAddr, user: String, room: String) -> Client {
     let path = format!("/ws?room_id={room}");
-    let bearer = format!("Bearer {}", room_token(user, &[]));
-    let request = request(notifier.address, &path, &[("authorization", &bearer)]);
+    let bearer = format!("Bearer {}", room_token(&user, &[]));
+    let request = request(address, &path, &[("authorization", &bearer)]);
     let mut client = Client::open(request).await.unwrap().0;
     client.until("subscribed").await;
     client
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+/// Connects so many, waits for a word, and comes back with all at once; how long that took. On a
+/// thread of its own, so that it is the notifier that is measured.
+fn storm(address: SocketAddr, count: usize, go: &std::sync::Barrier) -> Duration {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().build().unwrap();
+    let one = |n: usize| enter(address, format!("storms{n}"), format!("r{}", n / 10));
+    let (connected, _) = runtime.block_on(crowd::all(count, 50, one));
+    go.wait();
+    go.wait();
+    drop(connected);
+    let (back, took) = runtime.block_on(crowd::all(count, count, one));
+    drop(back);
+    took
+}
+
+/// The notifier is a program here: its clients are no load of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_storm_of_reconnects_is_served_and_disturbs_nobody_who_stayed() {
     let count = crowd::size(1000);
     let stack = Stack::shared();
-    let mut config = stack.notifier_config();
-    config.rooms.access = Access::Open;
-    config.rooms.announce_up_to = 0;
-    let notifier = stack.notifier(config).await;
-    let stop = CancellationToken::new();
-    let (stayers, _) = crowd::all(count / 10, 50, async |n| {
-        enter(&notifier, &format!("stays{n}"), "heart").await
+    let settings = ["rooms.access=open", "rooms.announce_up_to=0"];
+    let notifier = Program::start("notifier", &stack, &settings).await;
+    let address = SocketAddr::from(([127, 0, 0, 1], notifier.port));
+    let (stayers, _) = crowd::all(count / 10, 50, |n| {
+        enter(address, format!("stays{n}"), "heart".to_owned())
     })
     .await;
-    let storming =
-        async |n: usize| enter(&notifier, &format!("storms{n}"), &format!("r{}", n / 10)).await;
-    let (connected, _) = crowd::all(count, 50, storming).await;
+    let go = Arc::new(std::sync::Barrier::new(2));
+    let storming = tokio::task::spawn_blocking({
+        let go = Arc::clone(&go);
+        move || storm(address, count, &go)
+    });
+    tokio::task::block_in_place(|| go.wait());
+    let stop = CancellationToken::new();
     let beating = tokio::spawn(beat(stack.clone(), stop.clone()));
     let listening: Vec<_> = stayers
         .into_iter()
         .map(|client| tokio::spawn(listen(client, stop.clone())))
         .collect();
 
-    drop(connected);
-    let (back, took) = crowd::all(count, count, storming).await;
+    go.wait();
+    let took = storming.await.unwrap();
     stop.cancel();
     beating.await.unwrap();
     let mut gaps = Vec::new();
@@ -137,7 +157,8 @@ async fn a_storm_of_reconnects_is_served_and_disturbs_nobody_who_stayed() {
     }
     let p99 = percentile(&mut gaps, 99);
     println!(
-        "{count} were back after {took:?}; {} heartbeats to {} who stayed: median gap {:?}, p99 {p99:?}, longest {:?}",
+        "{count} were back after {took:?}; {} heartbeats to {} who stayed: median gap {:?}, p99 \
+         {p99:?}, longest {:?}",
         gaps.len(),
         count / 10,
         percentile(&mut gaps, 50),
@@ -146,6 +167,4 @@ async fn a_storm_of_reconnects_is_served_and_disturbs_nobody_who_stayed() {
     assert!(took < Duration::from_secs(30), "{took:?}");
     assert!(p99 < Duration::from_secs(1), "{p99:?}");
     assert!(gaps.len() >= count / 10, "too few to say anything");
-    drop(back);
-    notifier.stop().await;
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bellhop_common::config::{HumanDuration, Secret};
-use bellhop_notifier::auth::mint;
+use bellhop_notifier::auth::{Draft, mint};
 use bellhop_notifier::{AuthConfig, AuthMode};
 use bellhop_tests::client::{Client, Raw, masked, request};
 use bellhop_tests::stack::{Running, SECRET, Stack, http, token};
@@ -95,7 +95,7 @@ async fn a_token_is_taken_from_header_subprotocol_query_and_first_frame() {
 /// Tokens that must be refused, with the code for programs and the one for browsers.
 fn bad_tokens(auth: &AuthConfig) -> Vec<(String, &'static str, u16)> {
     let now = Timestamp::now();
-    let mint = |auth: &AuthConfig, now| mint(auth, "ann", now, TEN_MINUTES).unwrap();
+    let mint = |auth: &AuthConfig, now| mint(auth, &Draft::new("ann", now, TEN_MINUTES)).unwrap();
     let stranger = AuthConfig {
         secret: Some(Secret::new("z".repeat(64))),
         ..auth.clone()
@@ -270,7 +270,8 @@ async fn a_login_ends_with_its_token_unless_it_is_renewed() {
     config.auth.leeway = HumanDuration(Duration::ZERO);
     let auth = config.auth.clone();
     let notifier = stack.start_notifier(config).await;
-    let short = mint(&auth, "ann", Timestamp::now(), Duration::from_secs(3)).unwrap();
+    let short = Draft::new("ann", Timestamp::now(), Duration::from_secs(3));
+    let short = mint(&auth, &short).unwrap();
     let mut renewed = Client::connect(notifier.address, &short).await;
     renewed.next_of("connected").await;
     let mut left_alone = Client::connect(notifier.address, &short).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bellhop_common::config::HumanDuration;
 use bellhop_notifier::OpenKind;
-use bellhop_notifier::auth::mint;
+use bellhop_notifier::auth::{Draft, mint};
 use bellhop_tests::broker::free_port;
 use bellhop_tests::client::metric_becomes;
 use bellhop_tests::stack::{Running, Stack, http, open_kind, token};
@@ -37,7 +37,8 @@ async fn who_starts_a_job_must_say_who_they_are() {
     let notifier = stack.start_notifier(config).await;
     let body = r#"{"kind":"count"}"#;
     let hour_ago = Timestamp::now() - Duration::from_hours(1);
-    let old = mint(&auth, "ann", hour_ago, Duration::from_mins(1)).unwrap();
+    let old = Draft::new("ann", hour_ago, Duration::from_mins(1));
+    let old = mint(&auth, &old).unwrap();
     let good = token("ann");
     for (header, code) in [
         (None, "no_token"),
@@ -129,6 +130,8 @@ async fn without_a_broker_it_says_so() {
     let mut config = stack.notifier_config();
     open_kind(&mut config, "count");
     config.amqp.publish_timeout = HumanDuration(Duration::from_millis(300));
+    // Otherwise nobody is let in before it is known who was revoked.
+    config.auth.revocations_wait = HumanDuration(Duration::ZERO);
     let notifier = stack.start_notifier(config).await;
     let ann = token("ann");
     let request = post(&notifier, r#"{"kind":"count"}"#).bearer_auth(&ann);

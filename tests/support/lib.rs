@@ -19,6 +19,9 @@ pub mod broker;
 pub mod chaos;
 pub mod client;
 pub mod crowd;
+pub mod event_stream;
+pub mod issuer;
+pub mod keys;
 #[path = "mattermost/mod.rs"]
 pub mod mattermost;
 pub mod program;

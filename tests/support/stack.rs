@@ -6,7 +6,7 @@ use std::time::Duration;
 use bellhop_common::config::{AmqpUrl, LogConfig, LogFormat, Secret};
 use bellhop_common::telemetry::init_logs;
 use bellhop_common::wire::Job;
-use bellhop_notifier::auth::{mint, mint_with_scope};
+use bellhop_notifier::auth::{Draft, mint};
 use bellhop_notifier::{NotifierConfig, OpenKind};
 use bellhop_worker::{Registry, WorkerConfig};
 use jiff::Timestamp;
@@ -204,25 +204,25 @@ async fn listen() -> (TcpListener, SocketAddr) {
 
 /// A good token.
 pub fn token(user: &str) -> String {
+    minted(|_| {}, user)
+}
+
+/// A good token that says more.
+pub fn minted(more: impl FnOnce(&mut Draft<'_>), user: &str) -> String {
     let auth = Stack {
         url: String::new(),
         prefix: String::new(),
     }
     .notifier_config()
     .auth;
-    mint(&auth, user, Timestamp::now(), Duration::from_mins(10)).unwrap()
+    let mut draft = Draft::new(user, Timestamp::now(), Duration::from_mins(10));
+    more(&mut draft);
+    mint(&auth, &draft).unwrap()
 }
 
 /// A good token with the administrator's scope.
 pub fn admin_token(user: &str) -> String {
-    let auth = Stack {
-        url: String::new(),
-        prefix: String::new(),
-    }
-    .notifier_config()
-    .auth;
-    let lifetime = Duration::from_mins(10);
-    mint_with_scope(&auth, user, Some("admin"), Timestamp::now(), lifetime).unwrap()
+    minted(|draft| draft.scope = Some("admin"), user)
 }
 
 /// A good token that lets a user into the rooms and chats of these patterns.

@@ -31,6 +31,11 @@ const SETTLED_BYTES: i64 = 1 << 30;
 const ORDERS_AGE: &str = "14D";
 const ORDERS_BYTES: i64 = 256 << 20;
 
+/// What the stream of revocations keeps: as long as one holds
+/// ([`REVOCATION_LASTS`](crate::wire::REVOCATION_LASTS)).
+const REVOCATIONS_AGE: &str = "31D";
+const REVOCATIONS_BYTES: i64 = 64 << 20;
+
 /// The part of a stream that goes at once, so that a small limit means something.
 const STREAM_SEGMENT_BYTES: i64 = 16 << 20;
 
@@ -128,7 +133,7 @@ impl Names {
         format!("{}settled", self.prefix)
     }
 
-    /// Exchange: orders to all workers.
+    /// Exchange: orders to all workers, and revocations to all notifiers.
     #[must_use]
     pub fn control(&self) -> String {
         format!("{}control", self.prefix)
@@ -138,6 +143,12 @@ impl Names {
     #[must_use]
     pub fn orders(&self) -> String {
         format!("{}orders", self.prefix)
+    }
+
+    /// Stream: tokens that are good no more, for notifiers to come.
+    #[must_use]
+    pub fn revocations(&self) -> String {
+        format!("{}revocations", self.prefix)
     }
 
     /// The stem of a worker's own queue, for questions to it.
@@ -424,6 +435,20 @@ impl Topology {
         )
     }
 
+    /// Adds the stream of revocations.
+    #[must_use]
+    pub fn with_revocations(self, names: &Names) -> Self {
+        let stream = QueueKind::Stream {
+            age: REVOCATIONS_AGE,
+            bytes: REVOCATIONS_BYTES,
+        };
+        self.queue(names.revocations(), stream).bind(
+            names.revocations(),
+            names.control(),
+            "revoke.#",
+        )
+    }
+
     /// Adds the alert queue, for events whose keys match one of the patterns.
     #[must_use]
     pub fn with_alerts(self, names: &Names, patterns: &[&str]) -> Self {
@@ -656,7 +681,8 @@ mod tests {
         let names = Names::new(&AmqpConfig::default());
         let topology = Topology::worker(&names)
             .with_job_queue(&names, "default")
-            .with_alerts(&names, &["stored.user.*.task.status_changed.failed"]);
+            .with_alerts(&names, &["stored.user.*.task.status_changed.failed"])
+            .with_revocations(&names);
         let (none, any) = ("0.".repeat(28), "*.".repeat(28));
         assert_eq!(
             topology.to_string(),
@@ -674,6 +700,7 @@ mod tests {
                  queue bellhop.quarantine.default\n\
                  queue bellhop.jobs.default\n\
                  queue bellhop.alerts\n\
+                 queue bellhop.revocations\n\
                  binding bellhop.dead --#--> bellhop.dead\n\
                  binding bellhop.events --stored.#--> bellhop.inbox\n\
                  binding bellhop.control --cancel.#--> bellhop.orders\n\
@@ -685,7 +712,8 @@ mod tests {
                  binding bellhop.delay.due --{any}quarantine.default--> bellhop.quarantine.default\n\
                  binding bellhop.jobs --default--> bellhop.jobs.default\n\
                  binding bellhop.delay.due --{any}jobs.default--> bellhop.jobs.default\n\
-                 binding bellhop.events --stored.user.*.task.status_changed.failed--> bellhop.alerts\n"
+                 binding bellhop.events --stored.user.*.task.status_changed.failed--> bellhop.alerts\n\
+                 binding bellhop.control --revoke.#--> bellhop.revocations\n"
             )
         );
     }

@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::Request;
@@ -16,7 +16,7 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,8 @@ pub struct Limits {
     /// How long a client may take to send the head of a request; idle keep-alive connections end
     /// after it too.
     pub header_timeout: Duration,
-    /// How many HTTP connections may be open; an upgraded WebSocket no longer counts.
+    /// How many HTTP connections may be open. An upgraded WebSocket no longer counts, nor one whose
+    /// answer is [`Endless`].
     pub max_connections: usize,
 }
 
@@ -45,6 +46,54 @@ impl Default for Limits {
 /// Who is at the other end of a request's connection; an extension of every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
+
+/// The connection of a request; an extension of every request.
+#[derive(Debug, Clone)]
+pub struct Connection(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// Its place among `max_connections`.
+    place: Mutex<Option<OwnedSemaphorePermit>>,
+    /// The endless answer has come to its end.
+    answered: CancellationToken,
+}
+
+impl Connection {
+    fn new(place: Option<OwnedSemaphorePermit>) -> Self {
+        Self(Arc::new(Shared {
+            place: Mutex::new(place),
+            answered: CancellationToken::new(),
+        }))
+    }
+
+    /// For an answer that goes on until the client leaves. It must say `Connection: close`.
+    #[must_use]
+    pub fn endless(&self) -> Endless {
+        self.give_place_back();
+        Endless(self.0.answered.clone())
+    }
+
+    fn give_place_back(&self) {
+        let mut place = self.0.place.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(place.take());
+    }
+}
+
+/// An answer without an end: its connection does not count among [`Limits::max_connections`], so
+/// that whoever gives it needs a limit of his own. When this is dropped, the client has
+/// [`LAST_WORDS`] to take what is left; then the connection ends, even of a client that reads nothing.
+#[derive(Debug)]
+pub struct Endless(CancellationToken);
+
+impl Drop for Endless {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// How long the end of an endless answer may take to be written.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// How long open requests may go on after `stop`.
 const LAST_REQUESTS: Duration = Duration::from_secs(3);
@@ -71,9 +120,11 @@ where
             Some(_) = connections.join_next() => continue,
             () = stop.cancelled() => break,
         };
-        let service = service.clone();
+        let held = Connection::new(place);
+        let (service, of_request) = (service.clone(), held.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(of_request.clone());
             service.call(request)
         });
         let connection = builder
@@ -84,6 +135,9 @@ where
             let mut connection = std::pin::pin!(connection);
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
+                () = held.0.answered.cancelled() => {
+                    timeout(LAST_WORDS, connection).await.unwrap_or(Ok(()))
+                }
                 () = stop.cancelled() => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
@@ -92,7 +146,7 @@ where
             if let Err(error) = ended {
                 debug!(%error, "an HTTP connection ended badly");
             }
-            drop(place);
+            held.give_place_back();
         });
     }
     drop(listener);
@@ -105,7 +159,7 @@ where
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> (TcpStream, Peer, Option<tokio::sync::OwnedSemaphorePermit>) {
+) -> (TcpStream, Peer, Option<OwnedSemaphorePermit>) {
     // The semaphore is never closed, so there is always a permit to wait for.
     let place = Arc::clone(places).acquire_owned().await.ok();
     loop {

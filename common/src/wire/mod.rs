@@ -11,6 +11,7 @@ mod log;
 mod order;
 mod progress;
 mod report;
+mod revocation;
 mod routing_key;
 mod task;
 
@@ -24,6 +25,9 @@ pub use log::{LogLine, TASK_LOG, TaskLog};
 pub use order::Order;
 pub use progress::{Progress, Step};
 pub use report::{ASK_STATUS, MAX_REPORTED, QueueReport, RunningTask, WorkerReport};
+pub use revocation::{
+    MAX_TOKEN_ID_BYTES, REVOCATION_LASTS, REVOCATION_MARK, Revocation, RevocationError,
+};
 pub use routing_key::{
     Audience, EventClass, EventKey, KeyError, MAX_KEY_BYTES, decode_word, encode_word, is_topic,
 };

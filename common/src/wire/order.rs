@@ -39,9 +39,9 @@ impl Order {
     }
 }
 
-/// Nobody binds to a single task; a long id must not make the key too long.
-fn word(task_id: &str) -> String {
-    let word = encode_word(task_id);
+/// Nobody binds to a single id; a long one must not make the key too long.
+pub(super) fn word(id: &str) -> String {
+    let word = encode_word(id);
     if word.len() > 200 { "-".into() } else { word }
 }
 

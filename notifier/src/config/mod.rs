@@ -8,7 +8,8 @@ use std::str::FromStr as _;
 use bellhop_common::config::{AmqpConfig, LogConfig, Secret, ServiceConfig, ShutdownConfig};
 use serde::{Deserialize, Serialize};
 
-pub use self::auth::{AuthConfig, AuthMode};
+pub(crate) use self::auth::jwks_url;
+pub use self::auth::{AuthConfig, AuthMode, KeyConfig};
 pub use self::rooms::{Access, RoomsConfig};
 pub use self::websocket::WebSocketConfig;
 use crate::alerts::WebhookUrl;
@@ -164,6 +165,7 @@ impl ServiceConfig for NotifierConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bellhop_common::config::to_redacted_toml;
 
     fn problems(text: &str) -> String {
         toml::from_str::<NotifierConfig>(text)
@@ -171,6 +173,17 @@ mod tests {
             .problems()
             .join("\n")
     }
+
+    const TWICE: &str = r#"
+        [[auth.keys]]
+        id = "k"
+        algorithm = "HS256"
+        secret = "s"
+        [[auth.keys]]
+        id = "k"
+        algorithm = "HS256"
+        secret_file = "f"
+    "#;
 
     #[test]
     fn keys_that_do_not_fit_together_are_named() {
@@ -185,6 +198,27 @@ mod tests {
                 "[auth]\nmode=\"none\"\n[http]\nlisten=\"0.0.0.0:80\"",
                 "loopback",
             ),
+            (
+                "[[auth.keys]]\nid=\"k\"\nalgorithm=\"HS256\"",
+                "\"k\".secret",
+            ),
+            (
+                "[[auth.keys]]\nid=\"k\"\nalgorithm=\"EdDSA\"\nsecret=\"s\"",
+                "public_key_file",
+            ),
+            (TWICE, "twice"),
+            ("[auth]\njwks_url=\"http://a.org/k\"", "https://, or"),
+            ("[auth]\njwks_url=\"ftp://a.org/k\"", "https://"),
+            ("[auth]\njwks_url=\"https://u:p@a.org/k\"", "password"),
+            ("[auth]\njwks_url=\"keys\"", "no address"),
+            (
+                "[auth]\njwks_url=\"https://a.org\"\njwks_file=\"f\"",
+                "keep one",
+            ),
+            (
+                "[auth]\njwks_file=\"f\"\njwks_refresh=\"10ms\"",
+                "jwks_refresh",
+            ),
             ("[websocket]\npong_wait=\"5s\"", "websocket.pong_wait"),
             ("[http]\nallowed_origins=[\"a.org\"]", "https://a.org"),
             ("[mattermost]\ntask_url=\"https://x\"", "{task_id}"),
@@ -193,5 +227,16 @@ mod tests {
         }
         assert_eq!(problems("[auth]\nmode=\"none\""), "");
         assert_eq!(problems("[auth]\nsecret=\"s\""), "");
+        assert_eq!(problems("[auth]\njwks_file=\"f\""), "");
+        let shown = to_redacted_toml(&toml::from_str::<NotifierConfig>(TWICE).unwrap());
+        let again = problems(&shown);
+        assert!(again.contains("twice") && shown.contains("***"), "{shown}");
+        for url in [
+            "https://a.org/k?x=1",
+            "http://127.0.0.1:1/k",
+            "http://[::1]/k",
+        ] {
+            assert_eq!(problems(&format!("[auth]\njwks_url={url:?}")), "", "{url}");
+        }
     }
 }

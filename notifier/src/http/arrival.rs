@@ -34,7 +34,17 @@ const TRY_AGAIN: HeaderValue = HeaderValue::from_static("5");
 struct Query {
     token: Option<String>,
     user_id: Option<String>,
+    last_event_id: Option<String>,
     places: Vec<Place>,
+}
+
+/// What a request to connect says.
+pub(super) struct Request {
+    pub(super) arrival: Arrival,
+    /// Whether our subprotocol must be echoed.
+    pub(super) subprotocol: bool,
+    /// Where a client of `/sse` that cannot set headers says it was.
+    pub(super) last_event_id: Option<String>,
 }
 
 impl Query {
@@ -47,6 +57,7 @@ impl Query {
             let field = match &*name {
                 "token" => &mut query.token,
                 "user_id" => &mut query.user_id,
+                "last_event_id" => &mut query.last_event_id,
                 "room_id" => {
                     query.places.push(Place::room(&*value));
                     continue;
@@ -81,17 +92,17 @@ pub fn places_of_query(raw: &str) -> Option<Vec<Place>> {
 }
 
 fn bad_query() -> ApiError {
-    let message = "the query has token or user_id more than once";
+    let message = "the query has token, user_id or last_event_id more than once";
     ApiError::new(StatusCode::BAD_REQUEST, "bad_query", message)
 }
 
-/// Reads the handshake. Whether our subprotocol must be echoed comes with it.
+/// Reads a request to connect.
 pub(super) fn arrive(
     gateway: &Gateway,
     headers: &HeaderMap,
     query: &str,
     peer: Option<Peer>,
-) -> Result<(Arrival, bool), ApiError> {
+) -> Result<Request, ApiError> {
     let origin = text(headers, ORIGIN);
     let allowed = &gateway.config.http.allowed_origins;
     if !origin_allowed(origin, text(headers, HOST), allowed) {
@@ -117,7 +128,11 @@ pub(super) fn arrive(
         places: query.places,
         slot,
     };
-    Ok((arrival, credentials.subprotocol))
+    Ok(Request {
+        arrival,
+        subprotocol: credentials.subprotocol,
+        last_event_id: query.last_event_id,
+    })
 }
 
 /// Before anything that costs more, such as the check of a signature.
@@ -154,7 +169,7 @@ fn identify(
         }
         let fits = |id: &String| (1..=MAX_ID_BYTES).contains(&id.len());
         let Some(user_id) = user_id.filter(fits) else {
-            let message = "in auth.mode = \"none\" name yourself: /ws?user_id=…";
+            let message = "in auth.mode = \"none\" name yourself: ?user_id=…";
             return Err(ApiError::new(StatusCode::BAD_REQUEST, "no_user", message));
         };
         return Ok(Ok(Some(Identity::unchecked(user_id))));
@@ -178,11 +193,11 @@ fn identify(
 }
 
 pub(super) fn unauthorized(error: &TokenError) -> ApiError {
-    let code = match error {
-        TokenError::Expired => "token_expired",
-        _ => "invalid_token",
+    let status = match error {
+        TokenError::Starting => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::UNAUTHORIZED,
     };
-    ApiError::new(StatusCode::UNAUTHORIZED, code, error.to_string())
+    ApiError::new(status, error.code(), error.to_string())
 }
 
 /// The answer to a handshake that failed.

@@ -20,12 +20,10 @@ use warp::reply::Response;
 use warp::{Filter, Rejection, Reply};
 
 use self::request::{Order, Query, decoded};
+use super::admin::administrator;
 use super::error::ApiError;
-use super::tasks::{caller, whole_body};
+use super::tasks::whole_body;
 use crate::gateway::Gateway;
-
-/// The word that a token's scope must have.
-const SCOPE: &str = "admin";
 
 /// How long to wait for somebody else who looks through the dead letters.
 const TURN: Duration = Duration::from_secs(5);
@@ -172,16 +170,7 @@ async fn discard(
 impl Desk {
     /// Before anything else, so that a stranger costs little.
     fn admit(&self, authorization: Option<&str>) -> Result<(), ApiError> {
-        let identity = caller(&self.gateway, authorization, Timestamp::now())?;
-        let named = &self.gateway.config.auth.administrators;
-        if named.contains(&identity.user_id) || identity.scopes.iter().any(|word| word == SCOPE) {
-            return Ok(());
-        }
-        let message = format!(
-            "this is for administrators: the token's `scope` needs the word `{SCOPE}`, or \
-             auth.administrators the user's id"
-        );
-        Err(ApiError::new(StatusCode::FORBIDDEN, "not_admin", message))
+        administrator(&self.gateway, authorization, Timestamp::now()).map(drop)
     }
 
     fn bounds(&self) -> Bounds {

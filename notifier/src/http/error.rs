@@ -50,9 +50,18 @@ impl Reply for ApiError {
     }
 }
 
-/// What warp itself refuses.
+/// It is not known yet which tokens were revoked.
+#[derive(Debug)]
+pub(crate) struct Starting;
+
+impl warp::reject::Reject for Starting {}
+
+/// What no route answered.
 pub(crate) async fn answer(rejection: Rejection) -> Result<ApiError, Infallible> {
-    let (status, code, message) = if rejection.is_not_found() {
+    let (status, code, message) = if rejection.find::<Starting>().is_some() {
+        let message = "it is not known yet which tokens were revoked: try again";
+        (StatusCode::SERVICE_UNAVAILABLE, "starting", message)
+    } else if rejection.is_not_found() {
         (StatusCode::NOT_FOUND, "not_found", "there is nothing here")
     } else if rejection.find::<InvalidHeader>().is_some() {
         (

@@ -1,10 +1,14 @@
-//! The HTTP side: the socket's handshake, jobs for browsers and curl, the dead letters, the page.
+//! The HTTP side: the socket's handshake, the event stream, jobs for browsers and curl, the dead
+//! letters, the page.
 
+mod admin;
 mod arrival;
 mod client_address;
 mod dead;
 mod error;
 mod page;
+mod revocations;
+mod sse;
 mod tasks;
 mod upgrade;
 
@@ -16,7 +20,9 @@ use std::sync::Arc;
 
 use bellhop_common::http::status_routes;
 use bellhop_common::telemetry::{Health, Metrics};
-use warp::{Filter, Reply};
+use warp::{Filter, Rejection, Reply};
+
+use self::error::Starting;
 
 use crate::gateway::Gateway;
 
@@ -27,12 +33,28 @@ pub(crate) fn routes(
     metrics: Metrics,
 ) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
     let socket = upgrade::route(Arc::clone(&gateway));
+    let events = sse::routes(Arc::clone(&gateway));
     let dead = dead::routes(Arc::clone(&gateway));
-    let tasks = tasks::route(Arc::clone(&gateway)).or(tasks::cancel_route(gateway));
+    let revocations = revocations::route(Arc::clone(&gateway));
+    let tasks = tasks::route(Arc::clone(&gateway)).or(tasks::cancel_route(Arc::clone(&gateway)));
+    let with_token = socket.or(events).or(tasks).or(dead).or(revocations);
+    // The gate last, because it holds up whatever comes to it.
     status_routes(health, metrics)
-        .or(socket)
-        .or(tasks)
-        .or(dead)
         .or(page::routes())
+        .or(gate(gateway).and(with_token))
         .recover(error::answer)
+}
+
+/// Lets nobody through to where tokens are checked before it is known which were revoked.
+fn gate(gateway: Arc<Gateway>) -> impl Filter<Extract = (), Error = Rejection> + Clone {
+    warp::any()
+        .and_then(move || {
+            let gateway = Arc::clone(&gateway);
+            async move {
+                let open = gateway.gate.opens().await;
+                open.then_some(())
+                    .ok_or_else(|| warp::reject::custom(Starting))
+            }
+        })
+        .untuple_one()
 }

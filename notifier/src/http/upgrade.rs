@@ -58,8 +58,8 @@ fn accept(
     let Some(upgrade) = upgrade else {
         return Err(not_a_websocket("the connection cannot be upgraded"));
     };
-    let (arrival, subprotocol) = arrive(gateway, headers, query, peer)?;
-    let task = open(Arc::clone(gateway), upgrade, arrival);
+    let request = arrive(gateway, headers, query, peer)?;
+    let task = open(Arc::clone(gateway), upgrade, request.arrival);
     gateway.sessions.spawn(task);
 
     let mut response = Response::default();
@@ -70,7 +70,7 @@ fn accept(
     if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
         answer.insert(SEC_WEBSOCKET_ACCEPT, accept);
     }
-    if subprotocol {
+    if request.subprotocol {
         let echo = HeaderValue::from_static(SUBPROTOCOL);
         answer.insert(SEC_WEBSOCKET_PROTOCOL, echo);
     }

@@ -222,13 +222,18 @@ pub(crate) async fn tell(gateway: Arc<Gateway>, stop: CancellationToken) {
         }
     }
     send(&gateway, Message::Hello).await;
+    let mut was_up = true;
     loop {
         tokio::select! {
             () = gateway.presence.changed.notified() => sleep(GATHER).await,
             _ = beat.tick() => {
                 beats += 1;
                 look_around(&gateway);
-                send(&gateway, Message::Alive).await;
+                let is_up = gateway.presence.consumer.is_up();
+                // What the others said meanwhile went to a queue that was gone.
+                let greeting = if is_up && !was_up { Message::Hello } else { Message::Alive };
+                was_up = is_up;
+                send(&gateway, greeting).await;
             }
             () = stop.cancelled() => break,
         }

@@ -12,6 +12,14 @@ pub struct Close {
     pub reason: &'static str,
 }
 
+impl Close {
+    /// Whether the client is to come back without further ado.
+    #[must_use]
+    pub const fn is_come_back(self) -> bool {
+        self.code < 4500
+    }
+}
+
 /// The client said goodbye.
 pub const NORMAL: Close = close(1000, "normal");
 /// The client broke RFC 6455.
@@ -24,6 +32,8 @@ pub const NOT_UTF8: Close = close(1007, "not_utf8");
 pub const TOO_BIG: Close = close(1009, "message_too_big");
 /// The notifier stops; another instance, or its successor, takes over.
 pub const RESTART: Close = close(1012, "restart");
+/// The notifier cannot tell good tokens from bad ones yet: come back in a moment.
+pub const STARTING: Close = close(1013, "starting");
 
 /// More waited for the client than `websocket.queue_size`.
 pub const SLOW_CONSUMER: Close = close(4000, "slow_consumer");
@@ -40,6 +50,8 @@ pub const INVALID_TOKEN: Close = close(4501, "invalid_token");
 pub const TOKEN_EXPIRED: Close = close(4502, "token_expired");
 /// No token came within `websocket.auth_timeout`.
 pub const AUTH_TIMEOUT: Close = close(4503, "auth_timeout");
+/// The token was good and has been revoked: come back with a new one.
+pub const TOKEN_REVOKED: Close = close(4504, "token_revoked");
 
 const fn close(code: u16, reason: &'static str) -> Close {
     Close { code, reason }
@@ -51,11 +63,18 @@ mod tests {
 
     #[test]
     fn the_range_tells_whether_to_come_back() {
-        for come_back in [RESTART, SLOW_CONSUMER, PONG_TIMEOUT, RATE_LIMITED] {
-            assert!(come_back.code == 1012 || (4000..4500).contains(&come_back.code));
+        for come_back in [RESTART, STARTING, SLOW_CONSUMER, PONG_TIMEOUT, RATE_LIMITED] {
+            let code = come_back.code;
+            assert!([1012, 1013].contains(&code) || (4000..4500).contains(&code));
         }
-        for stay_away in [REPLACED, INVALID_TOKEN, TOKEN_EXPIRED, AUTH_TIMEOUT] {
-            assert!((4500..5000).contains(&stay_away.code));
+        for stay_away in [
+            REPLACED,
+            INVALID_TOKEN,
+            TOKEN_EXPIRED,
+            AUTH_TIMEOUT,
+            TOKEN_REVOKED,
+        ] {
+            assert!((4500..5000).contains(&stay_away.code) && !stay_away.is_come_back());
         }
     }
 }

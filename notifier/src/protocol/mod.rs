@@ -1,7 +1,8 @@
-//! The WebSocket protocol. Pure: frames in, frames out, close codes.
+//! What clients are told and tell. Pure: frames in, frames out, close codes, events of a stream.
 
 mod client;
 pub mod close;
+pub mod event_stream;
 mod frame;
 mod place;
 mod server;
@@ -10,6 +11,6 @@ pub use client::{ClientFrame, Command, FrameError, Problem, Relay};
 pub use frame::Frame;
 pub use place::{Place, PlaceKind};
 pub use server::{
-    Welcome, connected, error, event, pong, presence, reconnect, subscribed, token_expiring,
-    unsubscribed, user_joined, user_left,
+    Welcome, closed, connected, error, event, not_recovered, pong, presence, reconnect, subscribed,
+    token_expiring, unsubscribed, user_joined, user_left,
 };

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::close::Close;
 use super::frame::Frame;
 use super::place::{Place, PlaceKind};
 
@@ -111,6 +112,18 @@ pub fn token_expiring(expires_at: Timestamp) -> Frame {
 #[must_use]
 pub fn reconnect(after: Duration) -> Frame {
     plain(&json!({ "type": "reconnect", "after_ms": milliseconds(after) }))
+}
+
+/// The last words where there is no close code.
+#[must_use]
+pub fn closed(close: Close) -> Frame {
+    plain(&json!({ "type": "closed", "code": close.code, "reason": close.reason }))
+}
+
+/// The client has been here before, and what it missed meanwhile is not known.
+#[must_use]
+pub fn not_recovered() -> Frame {
+    plain(&json!({ "type": "resumed", "recovered": false }))
 }
 
 fn plain(value: &Value) -> Frame {

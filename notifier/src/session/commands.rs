@@ -7,7 +7,7 @@ use metrics::counter;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::login::{Login, grant, instant_of, refusal};
+use super::login::{Login, grant, instant_of};
 use super::{End, Session};
 use crate::auth::Identity;
 use crate::metric;
@@ -116,7 +116,7 @@ impl Session {
         let identity = match self.gateway.verifier.verify(token, Timestamp::now()) {
             Ok(identity) => identity,
             Err(error) => {
-                let refusal = refusal(&error);
+                let refusal = error.close();
                 self.refuse(refusal.reason, &error.to_string(), id);
                 // A bad renewal leaves the login that still holds.
                 if self.login.is_none() {
@@ -155,6 +155,10 @@ impl Session {
         }));
         self.gateway.hub.add(&user, Arc::clone(&self.outbox));
         self.login = Some(Box::new(login));
+        // It may have been revoked after it was checked and before the hub knew of it.
+        if let Some(End::Close(revoked)) = self.review() {
+            self.outbox.close(revoked);
+        }
         self.go_where_wanted();
         // Who came after the drain had looked through the hub is told here.
         if self.gateway.stop.is_cancelled() {
@@ -180,7 +184,11 @@ impl Session {
     }
 
     /// Whether the login still holds, after something was revoked.
-    pub(super) fn review(&mut self) -> Option<End> {
-        None
+    pub(super) fn review(&self) -> Option<End> {
+        let Login { user, grant, .. } = self.login.as_deref()?;
+        let (id, issued_at) = (grant.token_id.as_deref(), grant.issued_at);
+        let verifier = &self.gateway.verifier;
+        let is_revoked = verifier.is_revoked(user, id, issued_at);
+        is_revoked.then_some(End::Close(close::TOKEN_REVOKED))
     }
 }

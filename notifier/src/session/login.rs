@@ -7,9 +7,8 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::access::Grant;
-use crate::auth::{Identity, TokenError};
+use crate::auth::Identity;
 use crate::protocol::Place;
-use crate::protocol::close::{self, Close};
 
 /// The user, what the token allows, and where the connection is.
 #[derive(Debug)]
@@ -47,12 +46,4 @@ pub(super) fn instant_of(time: Timestamp) -> Instant {
     // A far future would overflow the clock; no connection lasts a year.
     let left = Duration::try_from(left).unwrap_or_default();
     Instant::now() + left.min(Duration::from_hours(365 * 24))
-}
-
-/// How a connection is closed for its token.
-pub(super) fn refusal(error: &TokenError) -> Close {
-    match error {
-        TokenError::Expired => close::TOKEN_EXPIRED,
-        _ => close::INVALID_TOKEN,
-    }
 }

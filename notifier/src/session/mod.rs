@@ -1,8 +1,10 @@
 //! One connection: reads frames, writes what its outbox holds, keeps the heartbeat.
 //!
 //! One task does all three. It holds little between events, because there may be very many of it.
+//! A client of `/sse` (`event_stream`) is the same [`Session`] with another way out and none in.
 
 mod commands;
+mod event_stream;
 mod login;
 mod rooms;
 mod socket;
@@ -19,7 +21,8 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tracing::debug;
 use uuid::Uuid;
 
-use self::login::{Login, refusal};
+pub(crate) use self::event_stream::{Line, serve as serve_events};
+use self::login::Login;
 use self::rooms::Asking;
 pub(crate) use self::socket::{Socket, socket_of};
 use self::socket::{Unsent, ping, say_goodbye};
@@ -32,6 +35,9 @@ use crate::outbox::{Next, Outbox};
 use crate::pace::Pace;
 use crate::protocol::Place;
 use crate::protocol::close::{self, Close};
+
+/// What comes so soon after a write belongs to a burst, of which more will follow.
+const BURST: Duration = Duration::from_millis(20);
 
 /// What the handshake told of a client.
 #[derive(Debug)]
@@ -68,6 +74,7 @@ struct Session {
     asking: Option<Box<Asking>>,
     /// Before the login the hub cannot tell this connection that the notifier stops.
     stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    wrote_at: Instant,
     /// A pong of the library's may be written in part, and nothing else may come between.
     owes_pong: bool,
     _slot: Slot,
@@ -127,6 +134,7 @@ impl Session {
             wanted: arrival.places,
             asking: None,
             stop: None,
+            wrote_at: now,
             owes_pong: false,
             _slot: arrival.slot,
             gateway,
@@ -140,7 +148,7 @@ impl Session {
                 session.wait_for_login(now);
                 None
             }
-            Err(error) => Some(End::Close(refusal(&error))),
+            Err(error) => Some(End::Close(error.close())),
         };
         (session, refused)
     }
@@ -172,7 +180,7 @@ impl Session {
         loop {
             let end = tokio::select! {
                 message = socket.next(), if self.asking.is_none() => self.read(message),
-                next = gather(&outbox) => self.write(socket, next).await,
+                next = gather(&outbox, self.wrote_at) => self.write(socket, next).await,
                 answer = rooms::answer(&mut self.asking), if self.asking.is_some() => {
                     self.answered(answer);
                     None
@@ -218,16 +226,25 @@ impl Session {
     }
 
     async fn beat(&mut self, socket: &mut Socket) -> Option<End> {
+        match self.on_time() {
+            Ok(true) => in_time(self.write_wait(), ping(socket)).await,
+            Ok(false) => None,
+            Err(end) => Some(end),
+        }
+    }
+
+    /// Does what is due, except for the ping: whether there is to be one.
+    fn on_time(&mut self) -> Result<bool, End> {
         match self.heartbeat.due(Instant::now()) {
-            Due::Nothing => None,
-            Due::Gone => Some(End::Close(close::PONG_TIMEOUT)),
-            Due::End if self.login.is_none() => Some(End::Close(close::AUTH_TIMEOUT)),
-            Due::End => Some(End::Close(close::TOKEN_EXPIRED)),
+            Due::Nothing => Ok(false),
+            Due::Gone => Err(End::Close(close::PONG_TIMEOUT)),
+            Due::End if self.login.is_none() => Err(End::Close(close::AUTH_TIMEOUT)),
+            Due::End => Err(End::Close(close::TOKEN_EXPIRED)),
             Due::Notice => {
                 self.give_notice();
-                None
+                Ok(false)
             }
-            Due::Ping => in_time(self.write_wait(), ping(socket)).await,
+            Due::Ping => Ok(true),
         }
     }
 
@@ -249,6 +266,7 @@ impl Session {
             }
             self.owes_pong = false;
         }
+        self.wrote_at = Instant::now();
         close.map(End::Close)
     }
 
@@ -266,12 +284,14 @@ async fn in_time(limit: Duration, write: impl Future<Output = Result<(), Error>>
     }
 }
 
-/// What there is to write. Once there is something, the others have their turn before it is taken:
-/// when many events come at once, each connection writes what has gathered meanwhile in one call,
-/// and when few come, nobody else is waiting and it is taken at once. Cancel safe.
-async fn gather(outbox: &Outbox) -> Next {
+/// What there is to write. A connection that has just written lets the others have their turn
+/// first: when many events come at once, each writes what has gathered meanwhile in one call. The
+/// first event after a pause is taken at once. Cancel safe.
+async fn gather(outbox: &Outbox, wrote_at: Instant) -> Next {
     outbox.filled().await;
-    yield_now().await;
+    if wrote_at.elapsed() < BURST {
+        yield_now().await;
+    }
     outbox.next().await
 }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
+use bellhop_tests::backend::{Answer, Backend, NO, YES};
 use bellhop_tests::broker::{free_port, shared_url};
 use bellhop_tests::client::{Client, request};
 use bellhop_tests::mattermost::{HOOK_ID, Mattermost};
@@ -93,7 +94,7 @@ async fn a_password_that_the_broker_refuses_is_not_logged() {
     }
 }
 
-async fn until_ready(address: SocketAddr) {
+pub(super) async fn until_ready(address: SocketAddr) {
     let ready = format!("http://{address}/readyz");
     while http().get(&ready).send().await.unwrap().status() != 200 {
         sleep(Duration::from_millis(20)).await;
@@ -142,6 +143,59 @@ async fn no_secret_of_an_endpoint_is_logged_or_told() {
     );
     assert!(told.contains("http_403"), "{told}");
     has_no_secret(&told);
+}
+
+#[tokio::test]
+async fn no_secret_of_the_backend_that_knows_the_members_is_logged_or_told() {
+    let stack = Stack::shared();
+    let backend = Backend::start(YES).await;
+    let (host, address) = (
+        backend.address(),
+        SocketAddr::from(([127, 0, 0, 1], free_port())),
+    );
+    let settings = [
+        format!("http.listen={address}"),
+        "rooms.access=callback".to_owned(),
+        format!(
+            "rooms.callback_url=http://ann:hunter2-login@{host}/hunter2-path?key=hunter2-query"
+        ),
+        "rooms.callback_secret=hunter2-secret".to_owned(),
+        "rooms.callback_timeout=1s".to_owned(),
+    ];
+    let mut notifier = Logged::start("notifier", &stack, "trace", &settings);
+    notifier.until("notifier started").await;
+    let mut ann = Client::connect(address, &token("ann")).await;
+    ann.next_of("connected").await;
+    let mut enter = async |room: &str, wants: &str| {
+        let join = json!({"type": "join_room", "room_id": room});
+        ann.send(&join.to_string()).await;
+        let told = ann.next_text().await;
+        assert!(told.contains(wants), "{told}");
+        has_no_secret(&told);
+    };
+    for (room, answer, wants) in [
+        ("1", YES, "subscribed"),
+        ("2", NO, "forbidden"),
+        ("3", Answer::Says(500, "hunter2-body"), "unavailable"),
+        ("4", Answer::Says(200, "hunter2-body"), "unavailable"),
+        ("5", Answer::Hangs, "unavailable"),
+    ] {
+        backend.answers(answer);
+        enter(room, wants).await;
+    }
+    let asked = backend.questions();
+    let secret = Some("Bearer hunter2-secret".to_owned());
+    assert!(
+        asked
+            .iter()
+            .all(|question| question.authorization == secret)
+    );
+    // Nobody listens there any more.
+    drop(backend);
+    enter("6", "unavailable").await;
+    let log = notifier.ended().await;
+    assert!(log.contains("TRACE") && log.contains("callback_url gave no answer"));
+    has_no_secret(&log);
 }
 
 /// Connects in every way and sends the token to places where it does not belong.

@@ -192,11 +192,13 @@ async fn nobody_misses_an_event_while_both_instances_are_replaced() {
     let sent = publishing.await.unwrap();
     let (mut again, mut moves) = (0, 0);
     while let Some(shown) = travelling.join_next().await {
-        let (number, shown) = shown.unwrap();
+        let (number, mut shown) = shown.unwrap();
         let all = sent[number / IN_ROOM];
+        // Between its two connections there is no order.
+        shown.numbers.sort_unstable();
         assert!(
             shown.numbers.iter().copied().eq(0..all),
-            "client {number} was to see {all} events in order, it saw {:?}",
+            "client {number} was to see {all} events, it saw {:?}",
             shown.numbers
         );
         again += shown.again;

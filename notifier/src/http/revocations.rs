@@ -1,0 +1,75 @@
+//! `POST /api/revocations`: an administrator makes tokens good no more.
+
+use std::sync::Arc;
+
+use bellhop_common::revoke::revoke;
+use bellhop_common::wire::Revocation;
+use bytes::Buf;
+use futures_util::Stream;
+use jiff::Timestamp;
+use serde::Deserialize;
+use tracing::info;
+use warp::http::StatusCode;
+use warp::reply::Response;
+use warp::{Filter, Rejection, Reply};
+
+use super::admin::administrator;
+use super::error::ApiError;
+use super::tasks::whole_body;
+use crate::gateway::Gateway;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    user_id: Option<String>,
+    token_id: Option<String>,
+    #[serde(default)]
+    everybody: bool,
+    issued_before: Option<Timestamp>,
+}
+
+pub(super) fn route(
+    gateway: Arc<Gateway>,
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+    warp::path!("api" / "revocations")
+        .and(warp::post())
+        .and(warp::header::optional::<String>("authorization"))
+        .and(warp::body::stream())
+        .then(move |authorization: Option<String>, body| {
+            let gateway = Arc::clone(&gateway);
+            async move {
+                let done = order(&gateway, authorization.as_deref(), body).await;
+                done.unwrap_or_else(Reply::into_response)
+            }
+        })
+}
+
+async fn order(
+    gateway: &Gateway,
+    authorization: Option<&str>,
+    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
+) -> Result<Response, ApiError> {
+    let now = Timestamp::now();
+    let by = administrator(gateway, authorization, now)?.user_id;
+    let body = whole_body(body).await?;
+    let bad = |code, message| ApiError::new(StatusCode::BAD_REQUEST, code, message);
+    let request: Request =
+        serde_json::from_slice(&body).map_err(|error| bad("bad_json", error.to_string()))?;
+    let revocation = Revocation::new(
+        request.user_id,
+        request.token_id,
+        request.everybody,
+        request.issued_before,
+        now,
+    )
+    .map_err(|error| bad("bad_request", error.to_string()))?;
+    revoke(&gateway.publisher, &gateway.names, &revocation)
+        .await
+        .map_err(|error| {
+            let text = error.to_string();
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "broker_unavailable", text)
+        })?;
+    info!(by, ?revocation, "an administrator revokes");
+    let answer = warp::reply::json(&revocation);
+    Ok(warp::reply::with_status(answer, StatusCode::ACCEPTED).into_response())
+}
