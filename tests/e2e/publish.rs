@@ -244,6 +244,7 @@ async fn while_the_broker_is_away_a_key_is_in_progress_and_then_free_again() {
         free_port()
     ));
     config.amqp.publish_timeout.0 = Duration::from_secs(3);
+    config.auth.revocations_wait.0 = Duration::ZERO;
     let notifier = stack.start_notifier(config).await;
     let shop = scoped_token("shop", "publish");
     let body = note("ann", &json!(1));
