@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::gateway::Gateway;
 use crate::metric;
+use crate::outbox::mark_of;
 
 /// How long a request may be held back before it is told to come again.
 const HOLD: Duration = Duration::from_secs(3);
@@ -143,9 +144,15 @@ fn on_revocation(gateway: &Gateway, revocation: &Revocation) {
     counter!(metric::REVOCATIONS, "kind" => kind).increment(1);
     match revocation {
         Revocation::User { user_id, .. } => gateway.hub.review_user(user_id),
-        Revocation::Token { .. } | Revocation::Everybody { .. } => {
-            gateway.hub.each(|outbox| outbox.review());
+        Revocation::Token { token_id, .. } => {
+            let token = mark_of(token_id);
+            gateway.hub.each(|outbox| {
+                if outbox.may_have(token) {
+                    outbox.review();
+                }
+            });
         }
+        Revocation::Everybody { .. } => gateway.hub.each(|outbox| outbox.review()),
     }
     if *gateway.gate.read.borrow() {
         info!(?revocation, "revoked");
