@@ -36,6 +36,7 @@ MUST_BE_SEEN = {
     *("task.updated task.log message.new chat.updated notification.new relayedFrame anyFrame").split(),
     *("job taskStatusChanged taskLogged messageSent chatChanged notificationCreated memberAdded memberRemoved").split(),
     *("relayed anyEvent presenceNews cancel askStatus workerReport finalState deadLetter").split(),
+    *("revocation resumed closed").split(),
 }
 
 
@@ -62,8 +63,8 @@ class Seen:
         with self.lock:
             self.problems.append(text)
 
-    def frame(self, frame):
-        named = API["channels"]["socket"]["messages"]
+    def frame(self, frame, channel="socket"):
+        named = API["channels"][channel]["messages"]
         kind = frame["type"]
         self.note(kind if kind in named else "relayedFrame" if "from" in frame else "anyFrame", frame)
 
@@ -105,9 +106,10 @@ def listen(seen, ready):
         if exchange == "jobs":
             return seen.note("job", json.loads(body))
         if exchange == "control":
-            if method.routing_key == "ask.status":
-                return seen.note("askStatus", {})
-            return seen.note(json.loads(body)["order"], json.loads(body))
+            if method.routing_key in ("ask.status", "revoke.mark"):
+                return seen.note("askStatus" if method.routing_key == "ask.status" else "revocationMark", {})
+            order_body = json.loads(body)
+            return seen.note(order_body.get("order", "revocation"), order_body)
         schema = {"$ref": "urn:api#/components/messages/deadLetter/headers"}
         jsonschema.Draft7Validator(schema, registry=REGISTRY).validate(properties.headers)
         return seen.note("deadLetter", {})
@@ -176,6 +178,30 @@ def sockets(backend, seen):
     return ann
 
 
+def stream(seen):
+    """Reads the open notifier's event stream to its end, as one who has been there before."""
+    url = os.environ["OPEN_WS_URL"].replace("ws", "http", 1).replace("/ws", "/sse") + "?room_id=r&user_id=reader"
+    request = urllib.request.Request(url, headers={"Last-Event-ID": str(uuid.uuid4())})
+
+    def read():
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as lines:
+            for line in lines:
+                if line.startswith(b"data: "):
+                    seen.frame(json.loads(line[6:]), "stream")
+
+    threading.Thread(target=read, daemon=True).start()
+    seen.until(lambda: "resumed" in seen.counts, "the event stream")
+
+
+def revocations(seen):
+    """Of nobody who is here."""
+    for body in ({"user_id": "mallory"}, {"token_id": "t-1"}, {"user_id": "mallory", "issued_before": "2026-01-15T10:30:00Z"}):
+        request = urllib.request.Request(os.environ["API_URL"] + "/api/revocations", method="POST")
+        request.add_header("Authorization", f"Bearer {token('boss', [], scope='admin')}")
+        urllib.request.urlopen(request, json.dumps(body).encode(), timeout=20).close()
+    seen.until(lambda: seen.counts.get("revocation", 0) >= 3, "the revocations")
+
+
 def jobs(backend, seen, replies):
     order("POST", "/api/tasks", {"kind": "files.checksum", "args": {"path": "."}, "title": "Sums"})
     order("POST", "/api/tasks", {"kind": "files.checksum", "args": {"path": "../out"}})
@@ -203,6 +229,8 @@ def what_is_sent_is_as_the_document_says():
     backend = Backend()
     ann = sockets(backend, seen)
     jobs(backend, seen, ready[0])
+    revocations(seen)
+    stream(seen)
     # The end of an instance, on one that has nothing else to do.
     guest = Watched(connect(f"{os.environ['OPEN_WS_URL']}?room_id=r&user_id=guest"), seen)
     os.kill(int(os.environ["OPEN_PID"]), signal.SIGTERM)
@@ -234,8 +262,10 @@ def every_error_code_is_documented():
     text = sources("protocol/client.rs", "relay.rs", *(f"session/{path.name}" for path in
                                                        (ROOT / "notifier/src/session").glob("*.rs")))
     code = set(re.findall(r'(?:refuse\(\s*|protocol::error\(\s*|Self::\w+[^=\n]*=> )"(\w+)"', text))
-    # By the reason with which a connection is closed.
-    code |= {"invalid_token", "token_expired"}
+    # A login that is refused is told by the reason with which the connection is closed.
+    reasons = dict(re.findall(r'const (\w+): Close = close\(\d+, "(\w+)"\)', sources("protocol/close.rs")))
+    refusals = sources("auth/claims.rs").split("fn close(")[1].split("\n    }")[0]
+    code |= {reasons[name] for name in re.findall(r"=> close::(\w+)|=> ([A-Z_]+)", refusals) for name in name if name}
     same("error codes", code, set(API["components"]["schemas"]["errorCode"]["enum"]))
     for word in code:
         assert f"`{word}`" in PROTOCOL, f"{word} is not in PROTOCOL.md"
@@ -244,7 +274,7 @@ def every_error_code_is_documented():
 def every_frame_is_documented():
     text = sources("protocol/server.rs")
     code = set(re.findall(r'(?:"type": |of_place\(|=> )"([\w.]+)"', text))
-    document = set(API["channels"]["socket"]["messages"])
+    document = set(API["channels"]["socket"]["messages"]) | set(API["channels"]["stream"]["messages"])
     assert code, "no frame was found in the code: look at this test"
     assert code <= document, f"not in the document: {code - document}"
     for word in code:

@@ -64,14 +64,14 @@ PONG = """{
 }"""
 
 
-def token(user, rooms, lifetime_s=600):
+def token(user, rooms, lifetime_s=600, **more):
     """A JSON Web Token as any library makes it."""
 
     def part(value):
         return base64.urlsafe_b64encode(value).rstrip(b"=")
 
     now = int(time.time())
-    claims = {"sub": user, "iat": now, "exp": now + lifetime_s, "rooms": rooms}
+    claims = {"sub": user, "iat": now, "exp": now + lifetime_s, "rooms": rooms, **more}
     head = part(b'{"alg":"HS256","typ":"JWT"}') + b"." + part(json.dumps(claims).encode())
     with open(os.environ["SECRET_FILE"], "rb") as file:
         secret = file.read().strip()

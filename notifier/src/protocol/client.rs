@@ -315,6 +315,8 @@ mod tests {
             (r#"{"type":"user_joined","room_id":"r"}"#, "reserved_type"),
             (r#"{"type":"message.new","room_id":"r"}"#, "reserved_type"),
             (r#"{"type":"room.member_removed"}"#, "reserved_type"),
+            // Would end the others' event streams.
+            (r#"{"type":"closed","code":4500}"#, "reserved_type"),
             // Would undo a removal.
             (r#"{"type":"room.member_added"}"#, "reserved_type"),
             (r#"{"type":"chat.member_added"}"#, "reserved_type"),

@@ -83,6 +83,7 @@ async fn what_only_the_notifier_and_backends_say_is_not_passed_on() {
         "error",
         "reconnect",
         "resumed",
+        "closed",
         "token_expiring",
         "message.sent",
         "message.new",
