@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
+use crate::config::AuthMode;
 use crate::gateway::Gateway;
 use crate::metric;
 use crate::outbox::mark_of;
@@ -107,6 +108,9 @@ async fn set_mark(gateway: &Gateway, mark: &str) {
 }
 
 async fn say_when_late(gateway: &Gateway) {
+    if gateway.verifier.mode() == AuthMode::None {
+        return;
+    }
     let gate = &gateway.gate;
     let mut read = gate.read.subscribe();
     tokio::select! {
