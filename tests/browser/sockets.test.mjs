@@ -86,10 +86,3 @@ test("a page brings its token as a subprotocol, and hears by a code that it is n
   }
   for (const answer of [bad, query]) assert.deepEqual(answer, { code: 4501, reason: "invalid_token" });
 });
-
-test("a page from elsewhere is refused", async (context) => {
-  const page = await pageAt(context, OPEN_URL);
-  const url = `${BASE_URL.origin.replace("http", "ws")}/ws?token=${TOKEN}`;
-  const [answer] = await outcomes(page, [[url, []]]);
-  assert.deepEqual(answer, { code: 1006, reason: "" });
-});
