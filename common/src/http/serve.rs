@@ -82,7 +82,7 @@ impl Connection {
 
 /// An answer without an end: its connection does not count among [`Limits::max_connections`], so
 /// that whoever gives it needs a limit of his own. When this is dropped, the client has
-/// [`LAST_WORDS`] to take what is left; then the connection ends, even of a client that reads nothing.
+/// five seconds to take what is left; then the connection ends, even of a client that reads nothing.
 #[derive(Debug)]
 pub struct Endless(CancellationToken);
 
