@@ -10,7 +10,7 @@ async fn notifier(change: impl FnOnce(&mut NotifierConfig)) -> (Stack, Running) 
     let stack = Stack::shared();
     let mut config = stack.notifier_config();
     change(&mut config);
-    let notifier = stack.start_notifier(config).await;
+    let notifier = stack.notifier(config).await;
     (stack, notifier)
 }
 

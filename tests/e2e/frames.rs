@@ -15,7 +15,7 @@ const CONNECTIONS: &str = "bellhop_notifier_connections";
 
 async fn notifier() -> (Stack, Running) {
     let stack = Stack::shared();
-    let notifier = stack.start_notifier(stack.notifier_config()).await;
+    let notifier = stack.notifier(stack.notifier_config()).await;
     (stack, notifier)
 }
 

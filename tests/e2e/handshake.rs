@@ -52,7 +52,7 @@ pub(crate) async fn refused(
 #[tokio::test]
 async fn a_token_is_taken_from_header_subprotocol_query_and_first_frame() {
     let stack = Stack::shared();
-    let notifier = stack.start_notifier(stack.notifier_config()).await;
+    let notifier = stack.notifier(stack.notifier_config()).await;
     let ann = token("ann");
     let offer = format!("bellhop.v1, bearer.{ann}");
     let path = format!("/ws?token={ann}");
@@ -128,7 +128,7 @@ async fn a_bad_token_is_refused_in_the_way_its_sender_can_see() {
     let mut config = stack.notifier_config();
     config.auth.secret = Some(Secret::new(SECRET.repeat(2)));
     let auth = config.auth.clone();
-    let notifier = stack.start_notifier(config).await;
+    let notifier = stack.notifier(config).await;
     for (bad, code, close) in bad_tokens(&auth) {
         let told = Some((close, code.to_owned()));
         let header = [("authorization", &*format!("Bearer {bad}"))];
@@ -158,7 +158,7 @@ async fn who_brings_no_token_in_time_is_closed_and_who_does_stays() {
     let stack = Stack::shared();
     let mut config = stack.notifier_config();
     config.websocket.auth_timeout = HumanDuration::from_secs(1);
-    let notifier = stack.start_notifier(config).await;
+    let notifier = stack.notifier(config).await;
     let mut ann = open(&notifier, "/ws", &[]).await;
     ann.send(&auth_frame(&token("ann"))).await;
     ann.next_of("connected").await;
@@ -178,7 +178,7 @@ async fn the_token_in_the_address_can_be_turned_off() {
     let stack = Stack::shared();
     let mut config = stack.notifier_config();
     config.auth.query_token = false;
-    let notifier = stack.start_notifier(config).await;
+    let notifier = stack.notifier(config).await;
     let ann = token("ann");
     let (status, body, _) = refused(&notifier, &format!("/ws?token={ann}"), &[]).await;
     assert_eq!(status, 401);
@@ -196,7 +196,7 @@ async fn only_pages_that_may_connect_do() {
     let stack = Stack::shared();
     let mut config = stack.notifier_config();
     config.http.allowed_origins = vec!["https://app.example.org".into()];
-    let notifier = stack.start_notifier(config).await;
+    let notifier = stack.notifier(config).await;
     let bearer = format!("Bearer {}", token("ann"));
     let bearer = ("authorization", &*bearer);
     for evil in ["https://evil.example", "http://app.example.org", "null"] {
@@ -222,7 +222,7 @@ async fn only_pages_that_may_connect_do() {
 #[tokio::test]
 async fn what_is_no_websocket_handshake_is_told_so() {
     let stack = Stack::shared();
-    let notifier = stack.start_notifier(stack.notifier_config()).await;
+    let notifier = stack.notifier(stack.notifier_config()).await;
     for wrong in [
         ("upgrade", "h2c"),
         ("connection", "keep-alive"),
@@ -253,7 +253,7 @@ async fn in_the_mode_without_tokens_a_client_names_itself() {
     let stack = Stack::shared();
     let mut config = stack.notifier_config();
     config.auth.mode = AuthMode::None;
-    let notifier = stack.start_notifier(config).await;
+    let notifier = stack.notifier(config).await;
     let mut ann = open(&notifier, "/ws?user_id=ann", &[]).await;
     assert_eq!(ann.next_of("connected").await["user_id"], "ann");
     for path in ["/ws", "/ws?user_id="] {
@@ -269,7 +269,7 @@ async fn a_login_ends_with_its_token_unless_it_is_renewed() {
     let mut config = stack.notifier_config();
     config.auth.leeway = HumanDuration(Duration::ZERO);
     let auth = config.auth.clone();
-    let notifier = stack.start_notifier(config).await;
+    let notifier = stack.notifier(config).await;
     let short = Draft::new("ann", Timestamp::now(), Duration::from_secs(3));
     let short = mint(&auth, &short).unwrap();
     let mut renewed = Client::connect(notifier.address, &short).await;
@@ -303,7 +303,7 @@ async fn a_login_ends_with_its_token_unless_it_is_renewed() {
 #[tokio::test]
 async fn what_a_client_sends_right_behind_its_handshake_is_read() {
     let stack = Stack::shared();
-    let notifier = stack.start_notifier(stack.notifier_config()).await;
+    let notifier = stack.notifier(stack.notifier_config()).await;
     let mut behind = masked(0x81, auth_frame(&token("ann")).as_bytes());
     for id in 0..50 {
         let ping = json!({"type": "ping", "id": id}).to_string();

@@ -34,7 +34,7 @@ async fn who_starts_a_job_must_say_who_they_are() {
     let mut config = stack.notifier_config();
     open_kind(&mut config, "count");
     let auth = config.auth.clone();
-    let notifier = stack.start_notifier(config).await;
+    let notifier = stack.notifier(config).await;
     let body = r#"{"kind":"count"}"#;
     let hour_ago = Timestamp::now() - Duration::from_hours(1);
     let old = Draft::new("ann", hour_ago, Duration::from_mins(1));
@@ -103,7 +103,7 @@ async fn a_wrong_order_is_refused_with_its_reason() {
 #[tokio::test]
 async fn other_paths_and_methods_are_refused_as_json() {
     let stack = Stack::shared();
-    let notifier = stack.start_notifier(stack.notifier_config()).await;
+    let notifier = stack.notifier(stack.notifier_config()).await;
     let ann = token("ann");
     for (method, path, wants) in [
         (Method::GET, "/api/tasks", 405),

@@ -219,7 +219,7 @@ async fn half_a_frame_and_then_silence_is_no_sign_of_life() {
     let mut config = stack.notifier_config();
     config.websocket.ping_interval = HumanDuration(Duration::from_millis(300));
     config.websocket.pong_wait = HumanDuration::from_secs(1);
-    let notifier = stack.start_notifier(config).await;
+    let notifier = stack.notifier(config).await;
     for half in [&[0x81][..], &masked(0x81, PING)[..10], &masked(0x01, b"{")] {
         let mut ann = Raw::connect(notifier.address, &token("ann")).await;
         ann.send(half).await;
