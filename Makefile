@@ -23,13 +23,14 @@ client-test: ## Only the tests with foreign WebSocket clients
 browser-test: ## Only the tests of the page
 	@scripts/browser-test
 
-idle-memory: ## Measure what 5,000 idle connections cost the notifier (release build)
-	cargo build --release --bin notifier --bin idle-memory
-	@scripts/with-broker target/release/idle-memory 5000
-
-bench: ## Measure against the peers (release build, some ten minutes; see bench/README.md)
+idle-memory: ## Measure what 10,000 idle connections cost the notifier (release build, two minutes)
 	cargo build --release -p bellhop-bench
-	@target/release/bellhop-bench worker
+	@target/release/bellhop-bench idle --rounds 1 --without centrifuge --without nchan --check
+
+bench: ## Measure against the peers (release build, an hour; see bench/README.md)
+	cargo build --release -p bellhop-bench
+	@for scenario in worker fanout idle accept latency; do \
+	    target/release/bellhop-bench $$scenario || exit 1; echo; done
 
 lint: ## Only format, lints, documentation and scripts
 	@scripts/lint

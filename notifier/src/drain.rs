@@ -23,8 +23,11 @@ pub(crate) async fn drain(gateway: &Gateway) {
     let began = Instant::now();
     gateway.sessions.close();
     let ended = timeout(deadline, async {
-        say_when(gateway, began).await;
-        gateway.sessions.wait().await;
+        tokio::select! {
+            () = say_when(gateway, began) => gateway.sessions.wait().await,
+            // All have left by themselves.
+            () = gateway.sessions.wait() => {}
+        }
     });
     if ended.await.is_err() {
         let connections = gateway.sessions.len();

@@ -191,15 +191,7 @@ mod tests {
     #[test]
     fn deliveries_are_those_of_the_model() {
         const LIMIT: usize = 3;
-        let seed = u64::from(std::process::id());
-        println!("seed {seed}");
-        let mut random = seed | 1;
-        let mut draw = |below: u64| {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            random % below
-        };
+        let mut draw = crate::testing::random();
         let hub = Hub::new(LIMIT);
         let users: Vec<Arc<str>> = (0..5).map(|n| Arc::from(format!("u{n}"))).collect();
         let mut model: BTreeMap<usize, Vec<Uuid>> = BTreeMap::new();

@@ -36,6 +36,8 @@ pub mod rooms;
 mod service;
 mod session;
 mod shards;
+#[cfg(test)]
+mod testing;
 
 pub use access::CallbackError;
 pub use config::{

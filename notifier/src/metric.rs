@@ -27,6 +27,8 @@ pub(crate) const REFUSED_FRAMES: &str = "bellhop_notifier_refused_frames_total";
 /// By `reason`.
 pub(crate) const REFUSED_HANDSHAKES: &str = "bellhop_notifier_refused_handshakes_total";
 /// By `outcome`.
+pub(crate) const PUBLISHED: &str = "bellhop_notifier_published_events_total";
+/// By `outcome`.
 pub(crate) const ALERTS: &str = "bellhop_notifier_alerts_total";
 
 /// By `outcome`.
@@ -76,6 +78,10 @@ pub(crate) fn describe() {
     describe_counter!(
         REVOCATIONS,
         "Revocations read since the start, also those from before it: user, token or everybody"
+    );
+    describe_counter!(
+        PUBLISHED,
+        "Events of POST /api/events: sent, repeated (and not sent again) or failed"
     );
     describe_counter!(
         ALERTS,

@@ -5,6 +5,8 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -22,6 +24,8 @@ pub struct Outbox {
     /// The connection's id.
     pub id: Uuid,
     limit: usize,
+    /// Of the login's token, see [`mark_of`]; 0 for none.
+    token: AtomicU64,
     waiting: Mutex<Waiting>,
 }
 
@@ -54,12 +58,25 @@ impl Outbox {
         Arc::new(Self {
             id,
             limit,
+            token: AtomicU64::new(0),
             waiting: Mutex::default(),
         })
     }
 
+    /// Says which token the connection logged in with.
+    pub fn set_token(&self, token_id: Option<&str>) {
+        self.token
+            .store(token_id.map_or(0, mark_of), Ordering::Relaxed);
+    }
+
+    /// Whether the connection may have logged in with this token; nearly never wrongly.
+    #[must_use]
+    pub fn may_have(&self, token: u64) -> bool {
+        self.token.load(Ordering::Relaxed) == token
+    }
+
     /// Adds a frame. A waiting frame of the same subject is replaced where it stands. When the
-    /// limit is passed, what waits is dropped and the connection closed as a slow consumer: it
+    /// limit is passed, unless by one frame alone, what waits is dropped and the connection closed as a slow consumer: it
     /// comes back for what it missed rather than miss something unseen.
     pub fn push(&self, frame: Frame) {
         let mut waiting = self.lock();
@@ -77,7 +94,7 @@ impl Outbox {
             }
             None => waiting.frames.push_back(frame),
         }
-        if waiting.bytes > self.limit {
+        if waiting.bytes > self.limit && waiting.frames.len() > 1 {
             waiting.frames = VecDeque::new();
             waiting.close = Some(SLOW_CONSUMER);
         }
@@ -127,6 +144,14 @@ impl Outbox {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A token's id in 8 bytes, for every connection to keep.
+#[must_use]
+pub fn mark_of(token_id: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    token_id.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Wakes the connection's task after the lock is released, or it would run into it.
@@ -243,6 +268,53 @@ mod tests {
         let next = outbox.next().now_or_never();
         assert!(matches!(next, Some(Next::Close(_, REPLACED))), "{next:?}");
         assert_eq!(texts(next), ["last words"]);
+    }
+
+    #[test]
+    fn one_large_frame_alone_is_not_too_much() {
+        let outbox = outbox(1000);
+        let large = "x".repeat(5000);
+        outbox.push(frame(&large, None));
+        assert_eq!(texts(outbox.next().now_or_never()), [large.as_str()]);
+        outbox.push(frame(&large, None));
+        outbox.push(frame("one more", None));
+        let next = outbox.next().now_or_never();
+        assert_eq!(next, Some(Next::Close(VecDeque::new(), SLOW_CONSUMER)));
+    }
+
+    /// A wake-up that is lost leaves the reader waiting for ever, with everything pushed.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_push_of_several_threads_is_lost_or_forgotten() {
+        const EACH: usize = 20_000;
+        let outbox = outbox(usize::MAX);
+        let reader = tokio::spawn({
+            let outbox = Arc::clone(&outbox);
+            async move {
+                let mut last = [None; 2];
+                while last != [Some(EACH - 1); 2] {
+                    outbox.filled().await;
+                    for text in texts(Some(outbox.next().await)) {
+                        let (thread, n) = text.split_once(' ').unwrap();
+                        let last = &mut last[thread.parse::<usize>().unwrap()];
+                        let n = n.parse::<usize>().unwrap();
+                        assert_eq!(n, last.map_or(0, |last: usize| last + 1));
+                        *last = Some(n);
+                    }
+                }
+            }
+        });
+        std::thread::scope(|scope| {
+            for thread in 0..2 {
+                let outbox = &outbox;
+                scope.spawn(move || {
+                    for n in 0..EACH {
+                        outbox.push(frame(&format!("{thread} {n}"), None));
+                    }
+                });
+            }
+        });
+        let limit = std::time::Duration::from_mins(1);
+        tokio::time::timeout(limit, reader).await.unwrap().unwrap();
     }
 
     #[tokio::test]

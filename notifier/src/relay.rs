@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bellhop_common::amqp::{Message, Route};
 use bellhop_common::wire::{Event, EventClass, EventKey};
@@ -13,6 +13,7 @@ use serde_json::Value;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::time::{Duration, Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 use uuid::Uuid;
@@ -29,6 +30,9 @@ const LANES: usize = 32;
 /// How many frames may wait in a lane.
 const LANE_LENGTH: usize = 128;
 
+/// How long a frame may take to RabbitMQ.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The way from clients into RabbitMQ.
 #[derive(Debug)]
 pub(crate) struct Relays {
@@ -44,7 +48,9 @@ pub(crate) struct Lanes(Vec<mpsc::Receiver<Outgoing>>);
 struct Outgoing {
     key: String,
     body: Vec<u8>,
-    sender: Arc<Outbox>,
+    until: Instant,
+    /// Gone when the client is.
+    sender: Weak<Outbox>,
     /// The client's own id, for the answer if it fails.
     id: Option<Value>,
 }
@@ -94,7 +100,8 @@ impl Relays {
         let outgoing = Outgoing {
             key: key.encode()?,
             body: event(relay, from)?.to_bytes()?,
-            sender: Arc::clone(sender),
+            until: Instant::now() + PATIENCE,
+            sender: Arc::downgrade(sender),
             id,
         };
         let lane = usize::try_from(self.hasher.hash_one(place) % LANES as u64).unwrap_or_default();
@@ -135,6 +142,8 @@ async fn serve(gateway: Arc<Gateway>, mut lane: mpsc::Receiver<Outgoing>) {
     let exchange = gateway.names.events();
     loop {
         let outgoing = tokio::select! {
+            // What was taken from clients before the end still goes out.
+            biased;
             outgoing = lane.recv() => outgoing,
             () = gateway.closed.cancelled() => None,
         };
@@ -148,14 +157,18 @@ async fn serve(gateway: Arc<Gateway>, mut lane: mpsc::Receiver<Outgoing>) {
             body: outgoing.body,
             ..Message::default()
         };
-        let sent = gateway.publisher.publish(route, &message).await;
+        // Late, it would be out of place.
+        let sent = timeout_at(outgoing.until, gateway.publisher.publish(route, &message)).await;
+        let sent = sent.map_err(|_| None).and_then(|sent| sent.map_err(Some));
         let outcome = if sent.is_ok() { "sent" } else { "failed" };
         counter!(metric::RELAYS, "outcome" => outcome).increment(1);
         if let Err(error) = sent {
-            debug!(%error, "a client's frame could not be passed on");
+            debug!(?error, "a client's frame could not be passed on");
             let text = "the frame may not have reached the others: the broker does not answer";
             let frame = protocol::error("not_sent", text, outgoing.id.as_ref());
-            outgoing.sender.push(frame);
+            if let Some(sender) = outgoing.sender.upgrade() {
+                sender.push(frame);
+            }
         }
     }
 }

@@ -14,8 +14,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
+use crate::config::AuthMode;
 use crate::gateway::Gateway;
 use crate::metric;
+use crate::outbox::mark_of;
 
 /// How long a request may be held back before it is told to come again.
 const HOLD: Duration = Duration::from_secs(3);
@@ -106,6 +108,9 @@ async fn set_mark(gateway: &Gateway, mark: &str) {
 }
 
 async fn say_when_late(gateway: &Gateway) {
+    if gateway.verifier.mode() == AuthMode::None {
+        return;
+    }
     let gate = &gateway.gate;
     let mut read = gate.read.subscribe();
     tokio::select! {
@@ -143,9 +148,15 @@ fn on_revocation(gateway: &Gateway, revocation: &Revocation) {
     counter!(metric::REVOCATIONS, "kind" => kind).increment(1);
     match revocation {
         Revocation::User { user_id, .. } => gateway.hub.review_user(user_id),
-        Revocation::Token { .. } | Revocation::Everybody { .. } => {
-            gateway.hub.each(|outbox| outbox.review());
+        Revocation::Token { token_id, .. } => {
+            let token = mark_of(token_id);
+            gateway.hub.each(|outbox| {
+                if outbox.may_have(token) {
+                    outbox.review();
+                }
+            });
         }
+        Revocation::Everybody { .. } => gateway.hub.each(|outbox| outbox.review()),
     }
     if *gateway.gate.read.borrow() {
         info!(?revocation, "revoked");

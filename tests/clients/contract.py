@@ -282,7 +282,7 @@ def every_frame_is_documented():
     text = sources("protocol/client.rs")
     taken = set(re.findall(r'"(\w+)"(?= (?:\||=>))', text.split("match self.r#type.as_str()")[1]))
     offered = set()
-    for name in ("ping", "auth", "subscribe", "unsubscribe", "askPresence"):
+    for name in ("ping", "auth", "subscribe", "unsubscribe", "askPresence", "resume"):
         found = json.dumps(API["components"]["messages"][name]["payload"])
         offered |= set(re.findall(r'"type": \{"(?:const|enum)": (.*?)\}', found))
     offered = set(re.findall(r"\w+", " ".join(offered)))

@@ -21,7 +21,7 @@ async fn notifier() -> (Stack, Running) {
 
 /// A ping whose id makes it exactly that long.
 fn ping_of(length: usize) -> String {
-    let frame = |id: &str| format!(r#"{{"type":"ping","id":"{id}"}}"#);
+    let frame = |more: &str| format!(r#"{{"type":"ping","more":"{more}"}}"#);
     frame(&"x".repeat(length - frame("").len()))
 }
 

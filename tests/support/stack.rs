@@ -208,7 +208,7 @@ pub fn token(user: &str) -> String {
 }
 
 /// A good token that says more.
-pub fn minted(more: impl FnOnce(&mut Draft<'_>), user: &str) -> String {
+pub fn minted<'a>(more: impl FnOnce(&mut Draft<'a>), user: &'a str) -> String {
     let auth = Stack {
         url: String::new(),
         prefix: String::new(),
@@ -222,7 +222,12 @@ pub fn minted(more: impl FnOnce(&mut Draft<'_>), user: &str) -> String {
 
 /// A good token with the administrator's scope.
 pub fn admin_token(user: &str) -> String {
-    minted(|draft| draft.scope = Some("admin"), user)
+    scoped_token(user, "admin")
+}
+
+/// A good token with a scope.
+pub fn scoped_token<'a>(user: &'a str, scope: &'a str) -> String {
+    minted(|draft| draft.scope = Some(scope), user)
 }
 
 /// A good token that lets a user into the rooms and chats of these patterns.

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::client::Count;
+use super::client::{Count, Swarm};
 use super::figures::Figures;
 use super::scene::{ENTRY, Member};
 use super::servers::{Server, Side};
@@ -59,14 +59,12 @@ async fn take_turn(
         .await?;
     first.leave()?;
     let members = Member::alone(options.connections);
-    let (at_once, before) = (options.at_once.into(), scene.mark(&server.group));
-    let swarm = scene.swarm(&server, &members, at_once, Count::Messages)?;
+    let at_once = options.at_once.into();
+    let plan = scene.plan(&server, &members, at_once, Count::Messages)?;
+    let before = scene.mark(&server.group);
+    let swarm = Swarm::start(plan)?;
     let took = swarm.all_in(ENTRY).await?;
-    let mut spent = before.until(&scene.mark(&server.group));
-    // Tokens are made before the first connects.
-    let making = spent.seconds - took.as_secs_f64();
-    spent.clients = (spent.clients - making).max(0.0);
-    spent.seconds = took.as_secs_f64();
+    let spent = before.until(&scene.mark(&server.group));
     swarm.leave()?;
     server.group.stop().await?;
     let count = f64::from(options.connections);

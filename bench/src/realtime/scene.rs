@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bellhop_common::config::AmqpConfig;
+use tokio::time::sleep;
 
 use super::client::{Count, Plan, Swarm};
 use super::servers::{Server, Side};
@@ -12,6 +13,11 @@ use crate::process::{Group, cpu_time};
 
 /// How long all clients may take to get in.
 pub(super) const ENTRY: Duration = Duration::from_mins(3);
+
+/// How long nchan may take to enter its clients into their channels.
+const SUBSCRIBING: Duration = Duration::from_secs(1);
+/// How many are on their way in at once, unless that is what is measured.
+const AT_ONCE: usize = 64;
 
 /// One client.
 #[derive(Debug, Clone)]
@@ -62,16 +68,16 @@ pub(crate) struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    /// Connects the members.
-    pub(crate) fn swarm(
+    /// How the members get in, with their tokens.
+    pub(crate) fn plan(
         &self,
         server: &Server,
         members: &[Member],
         at_once: usize,
         count: Count,
-    ) -> anyhow::Result<Swarm> {
+    ) -> anyhow::Result<Plan> {
         let entries = members.iter().map(|member| server.entry(member));
-        Swarm::start(Plan {
+        Ok(Plan {
             address: server.address,
             entries: entries.collect::<anyhow::Result<_>>()?,
             at_once,
@@ -91,8 +97,13 @@ impl Scene<'_> {
         members: &[Member],
         count: Count,
     ) -> anyhow::Result<Swarm> {
-        let swarm = self.swarm(server, members, 64, count)?;
+        let swarm = Swarm::start(self.plan(server, members, AT_ONCE, count)?)?;
         swarm.all_in(ENTRY).await?;
+        if server.side == Side::Nchan {
+            // It answers the handshake and enters the channel, which another process of it may own,
+            // afterwards; what is published meanwhile would be missed.
+            sleep(SUBSCRIBING).await;
+        }
         Ok(swarm)
     }
 

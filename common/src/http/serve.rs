@@ -82,7 +82,7 @@ impl Connection {
 
 /// An answer without an end: its connection does not count among [`Limits::max_connections`], so
 /// that whoever gives it needs a limit of his own. When this is dropped, the client has
-/// [`LAST_WORDS`] to take what is left; then the connection ends, even of a client that reads nothing.
+/// five seconds to take what is left; then the connection ends, even of a client that reads nothing.
 #[derive(Debug)]
 pub struct Endless(CancellationToken);
 
@@ -94,6 +94,9 @@ impl Drop for Endless {
 
 /// How long the end of an endless answer may take to be written.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// After so many milliseconds without an acknowledgement of what was sent, a client is gone.
+const UNREACHABLE_MS: u32 = 60_000;
 
 /// How long open requests may go on after `stop`.
 const LAST_REQUESTS: Duration = Duration::from_secs(3);
@@ -168,10 +171,20 @@ async fn accept(
                 if let Err(error) = stream.set_nodelay(true) {
                     debug!(%error, "cannot turn Nagle's algorithm off");
                 }
+                give_up_in_time(&stream);
                 return (stream, Peer(address), place);
             }
             Err(error) => back_off(&error).await,
         }
+    }
+}
+
+/// A stream of events is only written to. Without this a client that vanished without a word would
+/// be there for as long as the system tries to reach it, a quarter of an hour.
+fn give_up_in_time(stream: &TcpStream) {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, UNREACHABLE_MS) {
+        debug!(%error, "cannot limit how long a client may be unreachable");
     }
 }
 

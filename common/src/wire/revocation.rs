@@ -125,29 +125,6 @@ impl Revocation {
         }
     }
 
-    /// Whether it covers a token. One that does not say when it was issued may be older than any
-    /// time.
-    #[must_use]
-    pub fn covers(
-        &self,
-        user_id: &str,
-        token_id: Option<&str>,
-        issued_at: Option<Timestamp>,
-    ) -> bool {
-        let before = |time: &Timestamp| issued_at.is_none_or(|issued| issued < *time);
-        match self {
-            Self::User {
-                user_id: revoked,
-                issued_before,
-                ..
-            } => revoked == user_id && before(issued_before),
-            Self::Token {
-                token_id: revoked, ..
-            } => token_id == Some(revoked),
-            Self::Everybody { issued_before, .. } => before(issued_before),
-        }
-    }
-
     /// The routing key it is published with.
     #[must_use]
     pub fn key(&self) -> String {
@@ -198,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn one_reads_back_as_it_was_written_and_covers_what_it_says() {
+    fn one_reads_back_as_it_was_written() {
         let user = new(Some("a.b"), None, false, None).unwrap();
         let token = new(None, Some("t"), false, None).unwrap();
         let everybody = new(None, None, true, Some(-5)).unwrap();
@@ -213,10 +190,5 @@ mod tests {
             let back: Revocation = serde_json::from_str(&text).unwrap();
             assert_eq!((&back, back.time()), (revocation, at(0)));
         }
-        assert!(user.covers("a.b", None, Some(at(-1))) && user.covers("a.b", None, None));
-        assert!(!user.covers("a.b", None, Some(at(0))) && !user.covers("ab", None, None));
-        assert!(token.covers("x", Some("t"), Some(at(9))) && !token.covers("x", None, None));
-        assert!(everybody.covers("x", None, Some(at(-6))));
-        assert!(!everybody.covers("x", None, Some(at(-5))));
     }
 }

@@ -15,7 +15,6 @@ const MAX_ANSWERS: usize = 50_000;
 pub(super) struct Answers {
     good_for: Duration,
     known: HashMap<(Place, String), (bool, Instant)>,
-    forgotten: u64,
 }
 
 impl Answers {
@@ -23,7 +22,6 @@ impl Answers {
         Self {
             good_for,
             known: HashMap::new(),
-            forgotten: 0,
         }
     }
 
@@ -46,13 +44,7 @@ impl Answers {
     }
 
     pub(super) fn forget(&mut self, user: &str, place: &Place) {
-        self.forgotten += 1;
         self.known.remove(&key(user, place));
-    }
-
-    /// How often an answer was made to be forgotten.
-    pub(super) fn forgotten(&self) -> u64 {
-        self.forgotten
     }
 }
 

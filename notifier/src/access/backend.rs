@@ -16,6 +16,7 @@ use tracing::warn;
 
 use super::Unavailable;
 use super::answers::Answers;
+use super::memberships::Moment;
 use crate::config::RoomsConfig;
 use crate::metric;
 use crate::protocol::Place;
@@ -87,8 +88,26 @@ impl Backend {
         self.answers().forget(user, place);
     }
 
-    pub(super) async fn ask(&self, user: &str, place: &Place) -> Result<bool, Unavailable> {
-        let answer = timeout(self.limit, self.settled_answer(user, place)).await;
+    pub(super) async fn ask(
+        &self,
+        user: &str,
+        place: &Place,
+        now: impl Fn() -> Moment,
+        is_settled: impl Fn(Moment) -> bool,
+    ) -> Result<bool, Unavailable> {
+        let asking = async {
+            loop {
+                let asked = now();
+                let allowed = self.question(user, place).await?;
+                let mut answers = self.answers();
+                // Under the lock by which answers are forgotten.
+                if is_settled(asked) {
+                    answers.put(user, place, allowed, Instant::now());
+                    return Ok(allowed);
+                }
+            }
+        };
+        let answer = timeout(self.limit, asking).await;
         let outcome = answer.unwrap_or(Err(Problem::Late(self.limit)));
         let outcome = outcome.map_err(|error| {
             warn!(%error, "rooms.callback_url gave no answer, so the user may not enter");
@@ -101,19 +120,6 @@ impl Backend {
         };
         counter!(metric::CALLBACKS, "outcome" => label).increment(1);
         outcome
-    }
-
-    /// An answer during which nobody lost a membership: it may have been given just before.
-    async fn settled_answer(&self, user: &str, place: &Place) -> Result<bool, Problem> {
-        loop {
-            let before = self.answers().forgotten();
-            let allowed = self.question(user, place).await?;
-            let mut answers = self.answers();
-            if answers.forgotten() == before {
-                answers.put(user, place, allowed, Instant::now());
-                return Ok(allowed);
-            }
-        }
     }
 
     async fn question(&self, user: &str, place: &Place) -> Result<bool, Problem> {

@@ -2,8 +2,8 @@
 
 mod answers;
 mod backend;
+mod memberships;
 mod pattern;
-mod removals;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +13,9 @@ use tokio::time::Instant;
 
 use self::backend::Backend;
 pub use self::backend::CallbackError;
-use self::removals::Removals;
+use self::memberships::Memberships;
+pub(crate) use self::memberships::Moment;
+use crate::auth::Identity;
 use crate::config::{Access as Mode, AuthMode, RoomsConfig};
 use crate::protocol::Place;
 
@@ -22,7 +24,7 @@ use crate::protocol::Place;
 pub(crate) struct Access {
     mode: Mode,
     backend: Option<Backend>,
-    removals: Mutex<Removals>,
+    memberships: Mutex<Memberships>,
 }
 
 /// What a connection's token says of rooms. Kept for as long as the connection.
@@ -31,6 +33,16 @@ pub(crate) struct Grant {
     pub(crate) patterns: Box<[String]>,
     pub(crate) issued_at: Option<Timestamp>,
     pub(crate) token_id: Option<Box<str>>,
+}
+
+impl Grant {
+    pub(crate) fn of(identity: &Identity) -> Self {
+        Self {
+            patterns: identity.rooms.clone().into(),
+            issued_at: identity.issued_at,
+            token_id: identity.token_id.as_deref().map(Into::into),
+        }
+    }
 }
 
 /// The answer, as far as it is known at once.
@@ -63,7 +75,7 @@ impl Access {
         Ok(Self {
             mode,
             backend,
-            removals: Mutex::default(),
+            memberships: Mutex::default(),
         })
     }
 
@@ -72,7 +84,7 @@ impl Access {
         match (self.mode, &self.backend) {
             (Mode::Open, _) => Verdict::Yes,
             _ if pattern::covers(&grant.patterns, place)
-                && !self.removals().cover(user, place, grant.issued_at) =>
+                && !self.memberships().outdate(user, place, grant.issued_at) =>
             {
                 Verdict::Yes
             }
@@ -85,34 +97,51 @@ impl Access {
         }
     }
 
-    /// Asks the backend, and remembers its answer.
+    /// A decision that begins now takes into account what was said before.
+    pub(crate) fn now(&self) -> Moment {
+        self.memberships().now()
+    }
+
+    /// Asks the backend, and remembers its answer. One during which the user's membership changed
+    /// may have been given just before, so it is asked again.
     ///
     /// # Errors
     /// [`Unavailable`] if it did not answer in time, or not as it should.
     pub(crate) async fn ask(&self, user: &str, place: &Place) -> Result<bool, Unavailable> {
-        match &self.backend {
-            Some(backend) => backend.ask(user, place).await,
-            None => Ok(false),
-        }
+        let Some(backend) = &self.backend else {
+            return Ok(false);
+        };
+        let is_settled = |asked| !self.memberships().changed_since(user, place, asked);
+        backend.ask(user, place, || self.now(), is_settled).await
+    }
+
+    /// Whether a user was removed after a decision began. To be asked after the user is inside:
+    /// either this sees the removal, or the removal sees the user.
+    pub(crate) fn removed_since(&self, user: &str, place: &Place, moment: Moment) -> bool {
+        self.memberships().removed_since(user, place, moment)
     }
 
     /// The user is no member any more: neither an earlier answer nor an earlier token holds.
     pub(crate) fn remove_member(&self, user: &str, place: &Place, at: Timestamp) {
-        if let Some(backend) = &self.backend {
-            backend.forget(user, place);
-        }
-        self.removals().put(user, place, at);
+        self.memberships().remove(user, place, at);
+        self.forget_answer(user, place);
     }
 
     /// The user is a member (again): an earlier refusal does not hold.
     pub(crate) fn add_member(&self, user: &str, place: &Place) {
+        self.memberships().add(user, place);
+        self.forget_answer(user, place);
+    }
+
+    /// After the change is known, or an answer from before it could be remembered in between.
+    fn forget_answer(&self, user: &str, place: &Place) {
         if let Some(backend) = &self.backend {
             backend.forget(user, place);
         }
-        self.removals().lift(user, place);
     }
 
-    fn removals(&self) -> MutexGuard<'_, Removals> {
-        self.removals.lock().unwrap_or_else(PoisonError::into_inner)
+    fn memberships(&self) -> MutexGuard<'_, Memberships> {
+        let memberships = self.memberships.lock();
+        memberships.unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,10 +4,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bellhop_common::wire::{REVOCATION_LASTS, Revocation};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// How many users, and how many tokens, are held; the oldest go first.
 const REMEMBERED: usize = 100_000;
+
+/// What may follow a time in whole seconds.
+const REST_OF_SECOND: SignedDuration = SignedDuration::from_nanos(999_999_999);
 
 /// Every revocation that holds.
 #[derive(Debug)]
@@ -87,7 +90,13 @@ impl Revocations {
         token_id: Option<&str>,
         issued_at: Option<Timestamp>,
     ) -> bool {
-        let covers = |entry: &Entry| issued_at.is_none_or(|issued| issued < entry.before);
+        // `iat` is in whole seconds with most issuers. Who is issued a new token in the second of the
+        // revocation must get in, so that such a token counts as issued at the second's end.
+        let latest = |issued: Timestamp| match issued.subsec_nanosecond() {
+            0 => issued.saturating_add(REST_OF_SECOND).unwrap_or(issued),
+            _ => issued,
+        };
+        let covers = |entry: &Entry| issued_at.is_none_or(|issued| latest(issued) < entry.before);
         self.everybody.as_ref().is_some_and(covers)
             || self.users.entries.get(user_id).is_some_and(covers)
             || token_id.is_some_and(|id| self.tokens.entries.contains_key(id))
@@ -161,6 +170,28 @@ mod tests {
             token_id: token_id.into(),
             time: at(time),
         }
+    }
+
+    #[test]
+    fn a_new_token_of_the_same_second_is_good() {
+        let mut held = Revocations::default();
+        let within = at(10)
+            .saturating_add(SignedDuration::from_millis(400))
+            .unwrap();
+        let revocation = Revocation::User {
+            user_id: "ann".into(),
+            issued_before: within,
+            time: within,
+        };
+        held.add(&revocation, within);
+        // In whole seconds nobody can tell whether it was before or after.
+        assert!(!held.covers("ann", None, Some(at(10))));
+        assert!(held.covers("ann", None, Some(at(9))));
+        let before = within
+            .saturating_sub(SignedDuration::from_nanos(1))
+            .unwrap();
+        assert!(held.covers("ann", None, Some(before)));
+        assert!(!held.covers("ann", None, Some(within)));
     }
 
     #[test]

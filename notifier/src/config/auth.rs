@@ -55,7 +55,8 @@ pub struct AuthConfig {
     pub audience: Option<String>,
     /// How far clocks may differ.
     pub leeway: HumanDuration,
-    /// Users who may look after the dead letters, besides those whose token has the scope `admin`.
+    /// Users who may look after the dead letters, and publish events, besides those whose token has
+    /// the scope `admin`.
     pub administrators: Vec<String>,
     /// For how long after the start nobody is let in while the revocations cannot be read from the
     /// broker.

@@ -120,6 +120,12 @@ impl ServiceConfig for NotifierConfig {
         problems.extend(self.auth.problems(self.http.listen));
         problems.extend(self.websocket.problems());
         problems.extend(self.rooms.problems());
+        if self.rooms.callback_timeout >= self.websocket.pong_wait {
+            problems.push(format!(
+                "rooms.callback_timeout ({}) must be shorter than websocket.pong_wait ({})",
+                self.rooms.callback_timeout, self.websocket.pong_wait
+            ));
+        }
         if self.websocket.drain_window >= self.shutdown.deadline {
             problems.push(format!(
                 "websocket.drain_window ({}) must be shorter than shutdown.deadline ({}), or \

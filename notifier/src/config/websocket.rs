@@ -83,6 +83,13 @@ impl WebSocketConfig {
                     .into(),
             );
         }
+        if self.queue_size.0 < 2 * self.max_message_size.0 {
+            problems.push(format!(
+                "websocket.queue_size ({}) must be at least twice websocket.max_message_size ({}), or \
+                 one client's message closes the others",
+                self.queue_size, self.max_message_size
+            ));
+        }
         if self.read_buffer_size.0 < 256 || self.queue_size.0 < 4096 {
             problems.push(
                 "websocket.read_buffer_size must be at least 256 bytes, websocket.queue_size 4KiB"

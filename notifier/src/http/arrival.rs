@@ -11,7 +11,7 @@ use warp::http::header::{AUTHORIZATION, HOST, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET
 use warp::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use warp::reply::Response;
 
-use super::client_address::client_address;
+use super::client_address::{client_address, counted};
 use super::error::ApiError;
 use crate::admission::{Full, Slot};
 use crate::auth::{Carrier, Credentials, Identity, TokenError, is_loopback_host, origin_allowed};
@@ -144,7 +144,7 @@ fn admit(gateway: &Gateway, headers: &HeaderMap, peer: Option<Peer>) -> Result<S
     }
     let forwarded = list(headers, HeaderName::from_static("x-forwarded-for"));
     let proxies = &gateway.config.http.trusted_proxies;
-    let address = peer.map(|Peer(peer)| client_address(peer.ip(), &forwarded, proxies));
+    let address = peer.map(|Peer(peer)| counted(client_address(peer.ip(), &forwarded, proxies)));
     gateway.admission.admit(address).map_err(|full| {
         let (status, code) = match full {
             Full::Instance => (StatusCode::SERVICE_UNAVAILABLE, "too_many_connections"),

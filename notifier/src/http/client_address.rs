@@ -1,7 +1,7 @@
 //! Where a request came from, behind proxies. Pure.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -91,12 +91,26 @@ pub fn client_address(peer: IpAddr, forwarded: &str, proxies: &[Network]) -> IpA
         if !is_proxy(address) {
             break;
         }
-        let Ok(earlier) = earlier.trim().parse::<IpAddr>() else {
+        let Some(earlier) = read(earlier.trim()) else {
             break;
         };
         address = earlier.to_canonical();
     }
     address
+}
+
+/// Some proxies add the port: `1.2.3.4:5678`, `[2001:db8::5]:5678`.
+fn read(text: &str) -> Option<IpAddr> {
+    let with_port = || text.parse::<SocketAddr>().map(|address| address.ip());
+    text.parse().or_else(|_| with_port()).ok()
+}
+
+/// By what connections are counted: one client of IPv6 has 2^64 addresses, a /64.
+pub(super) fn counted(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+    }
 }
 
 #[cfg(test)]
@@ -120,11 +134,20 @@ mod tests {
             ("10.1.2.3", "garbage", "10.1.2.3"),
             ("10.1.2.3", "10.0.0.1,10.0.0.2", "10.0.0.1"),
             ("::1", "2001:db8::5", "2001:db8::5"),
+            ("10.1.2.3", "1.1.1.1:5678", "1.1.1.1"),
+            ("10.1.2.3", "[2001:db8::5]:5678", "2001:db8::5"),
             ("::ffff:10.1.2.3", "::ffff:1.1.1.1", "1.1.1.1"),
         ] {
             let address = client_address(peer.parse().unwrap(), forwarded, &proxies);
             assert_eq!(address.to_string(), wants, "{peer} {forwarded}");
         }
+    }
+
+    #[test]
+    fn the_addresses_of_one_ipv6_network_count_as_one() {
+        let counted = |text: &str| counted(text.parse().unwrap()).to_string();
+        assert_eq!(counted("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(counted("1.2.3.4"), "1.2.3.4");
     }
 
     #[test]

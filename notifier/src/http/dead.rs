@@ -20,9 +20,9 @@ use warp::reply::Response;
 use warp::{Filter, Rejection, Reply};
 
 use self::request::{Order, Query, decoded};
-use super::admin::administrator;
+use super::body::whole_body;
+use super::caller::administrator;
 use super::error::ApiError;
-use super::tasks::whole_body;
 use crate::gateway::Gateway;
 
 /// How long to wait for somebody else who looks through the dead letters.

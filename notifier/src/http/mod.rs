@@ -1,12 +1,15 @@
-//! The HTTP side: the socket's handshake, the event stream, jobs for browsers and curl, the dead
-//! letters, the page.
+//! The HTTP side: the socket's handshake, the event stream, jobs and events for browsers, backends and
+//! curl, who is where, the dead letters, the page.
 
-mod admin;
 mod arrival;
+mod body;
+mod caller;
 mod client_address;
 mod dead;
 mod error;
+mod events;
 mod page;
+mod presence;
 mod revocations;
 mod sse;
 mod tasks;
@@ -33,11 +36,19 @@ pub(crate) fn routes(
     metrics: Metrics,
 ) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
     let socket = upgrade::route(Arc::clone(&gateway));
-    let events = sse::routes(Arc::clone(&gateway));
+    let streams = sse::routes(Arc::clone(&gateway));
+    let events = events::route(Arc::clone(&gateway));
+    let presence = presence::routes(Arc::clone(&gateway));
     let dead = dead::routes(Arc::clone(&gateway));
     let revocations = revocations::route(Arc::clone(&gateway));
     let tasks = tasks::route(Arc::clone(&gateway)).or(tasks::cancel_route(Arc::clone(&gateway)));
-    let with_token = socket.or(events).or(tasks).or(dead).or(revocations);
+    let with_token = socket
+        .or(streams)
+        .or(tasks)
+        .or(events)
+        .or(presence)
+        .or(dead)
+        .or(revocations);
     // The gate last, because it holds up whatever comes to it.
     status_routes(health, metrics)
         .or(page::routes())

@@ -13,9 +13,9 @@ use warp::http::StatusCode;
 use warp::reply::Response;
 use warp::{Filter, Rejection, Reply};
 
-use super::admin::administrator;
+use super::body::whole_body;
+use super::caller::administrator;
 use super::error::ApiError;
-use super::tasks::whole_body;
 use crate::gateway::Gateway;
 
 #[derive(Debug, Deserialize)]

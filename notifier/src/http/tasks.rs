@@ -1,39 +1,30 @@
 //! `/api/tasks`: a user starts a job of a kind that the configuration opens, and ends one of his own.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bellhop_common::amqp::PublishError;
 use bellhop_common::enqueue::{EnqueueError, Enqueued, cancel, enqueue};
 use bellhop_common::wire::{Job, MAX_ID_BYTES, decode_word};
 use bytes::Buf;
-use futures_util::{Stream, StreamExt as _};
+use futures_util::Stream;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::time::timeout;
 use uuid::Uuid;
 use warp::http::StatusCode;
 use warp::reply::Response;
 use warp::{Filter, Rejection, Reply};
 
-use super::arrival::unauthorized;
+use super::body::whole_body;
+use super::caller::caller;
 use super::error::ApiError;
-use crate::auth::{Credentials, Identity};
-use crate::config::AuthMode;
 use crate::gateway::Gateway;
-
-/// The largest body, in bytes.
-const MAX_BODY: usize = 256 * 1024;
 
 /// How far ahead a user may plan, in seconds: 90 days.
 const MAX_DELAY: u64 = 90 * 24 * 3600;
 
 /// How long a user may keep a unique key, in seconds: a day. Each costs the broker two queues.
 const MAX_UNIQUE_FOR: u64 = 24 * 3600;
-
-/// How long a body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -181,64 +172,6 @@ fn accepted(job: &Job, enqueued: &Enqueued, now: Timestamp) -> Response {
     };
     let answer = warp::reply::json(&json!({ "task_id": enqueued.task_id, "status": status }));
     warp::reply::with_status(answer, code).into_response()
-}
-
-/// A request's body, if it comes in time and is not too large.
-pub(super) async fn whole_body(
-    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
-) -> Result<Vec<u8>, ApiError> {
-    timeout(BODY_TIMEOUT, read(body)).await.map_err(|_| {
-        let message = format!("the body did not arrive within {BODY_TIMEOUT:?}");
-        ApiError::new(StatusCode::REQUEST_TIMEOUT, "slow_body", message)
-    })?
-}
-
-async fn read(
-    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
-) -> Result<Vec<u8>, ApiError> {
-    let mut body = std::pin::pin!(body);
-    let mut read = Vec::new();
-    while let Some(chunk) = body.next().await {
-        let mut chunk = chunk.map_err(|error| {
-            ApiError::new(StatusCode::BAD_REQUEST, "bad_body", error.to_string())
-        })?;
-        if read.len() + chunk.remaining() > MAX_BODY {
-            let message = format!("the body is too large: it may have {MAX_BODY} bytes");
-            return Err(ApiError::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "too_large",
-                message,
-            ));
-        }
-        while chunk.has_remaining() {
-            let part = chunk.chunk();
-            read.extend_from_slice(part);
-            let length = part.len();
-            chunk.advance(length);
-        }
-    }
-    Ok(read)
-}
-
-/// Who asks.
-pub(super) fn caller(
-    gateway: &Gateway,
-    authorization: Option<&str>,
-    now: Timestamp,
-) -> Result<Identity, ApiError> {
-    let token = Credentials::read(authorization, None, None).token;
-    match (gateway.verifier.mode(), token) {
-        // In the mode without tokens the bearer's word is its name.
-        (AuthMode::None, Some((_, user_id))) => Ok(Identity::unchecked(user_id)),
-        (AuthMode::Jwt, Some((_, token))) => match gateway.verifier.verify(&token, now) {
-            Ok(identity) => Ok(identity),
-            Err(error) => Err(unauthorized(&error)),
-        },
-        (_, None) => {
-            let message = "send the header Authorization: Bearer <token>";
-            Err(ApiError::new(StatusCode::UNAUTHORIZED, "no_token", message))
-        }
-    }
 }
 
 fn refused(error: &EnqueueError) -> ApiError {

@@ -24,6 +24,9 @@ use crate::auth::SUBPROTOCOL;
 use crate::gateway::Gateway;
 use crate::session::{self, Arrival};
 
+/// The largest pong, in bytes: a control frame with its head (RFC 6455, 5.5).
+const MAX_PONG: usize = 127;
+
 /// How long the HTTP connection may take to hand its socket over after our 101.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -132,9 +135,13 @@ async fn open(gateway: Arc<Gateway>, upgrade: OnUpgrade, arrival: Arrival) {
 #[must_use]
 pub fn socket_config(settings: &crate::config::WebSocketConfig) -> WebSocketConfig {
     let limit = settings.max_message_size.bytes();
+    let write_buffer = settings.write_buffer_size.bytes();
     WebSocketConfig::default()
         .read_buffer_size(settings.read_buffer_size.bytes())
-        .write_buffer_size(settings.write_buffer_size.bytes())
+        .write_buffer_size(write_buffer)
+        // Who pings and does not read gets one pong for several pings (RFC 6455, 5.5.3), or what
+        // is owed would grow for as long as the pings come.
+        .max_write_buffer_size(write_buffer + MAX_PONG)
         .max_message_size(Some(limit))
         .max_frame_size(Some(limit))
 }

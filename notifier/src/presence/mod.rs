@@ -3,7 +3,7 @@
 
 mod roster;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use bellhop_common::telemetry::Component;
 use metrics::gauge;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
-use tokio::time::{Instant, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use uuid::Uuid;
@@ -59,7 +59,9 @@ pub(crate) struct Presence {
 #[derive(Debug, Default)]
 struct State {
     roster: Roster,
-    pending: Vec<Change>,
+    /// Users whose comings and goings the others do not know yet. Only who and where: whether they
+    /// are there is seen when it is told, since a coming and a going may be noted in either order.
+    pending: HashSet<(Place, String)>,
     /// Somebody does not know what we have.
     tell_all: bool,
 }
@@ -86,7 +88,7 @@ impl Presence {
     }
 
     /// What the others do not know yet, and whether all is to be told.
-    fn take_what_is_due(&self, beats: u64) -> (Vec<Change>, bool) {
+    fn take_what_is_due(&self, beats: u64) -> (HashSet<(Place, String)>, bool) {
         let mut state = self.lock();
         let changes = std::mem::take(&mut state.pending);
         let is_due = beats >= ROUND_EVERY && state.roster.has_peers();
@@ -94,16 +96,12 @@ impl Presence {
     }
 
     /// Takes note of a change on this instance; whether the user is nowhere else.
-    fn note(&self, place: &Place, user: &str, entered: bool) -> bool {
+    fn note(&self, place: &Place, user: &str) -> bool {
         let mut state = self.lock();
         // Told even if nobody is known yet: an instance that has just come is told all that we have,
         // but only who hears of a change announces it.
         if state.pending.len() < MAX_PENDING {
-            state.pending.push(Change {
-                place: place.to_string(),
-                user: user.to_owned(),
-                entered,
-            });
+            state.pending.insert((place.clone(), user.to_owned()));
         } else {
             state.tell_all = true;
         }
@@ -118,7 +116,7 @@ impl Gateway {
     /// Puts a connection into a room or chat, and tells the others there if the user is new to it.
     pub(crate) fn enter(&self, place: &Place, user: &Arc<str>, outbox: &Arc<Outbox>) {
         let entered = self.rooms.enter(place, user, outbox);
-        if entered == Entered::First && self.presence.note(place, user, true) {
+        if entered == Entered::First && self.presence.note(place, user) {
             self.announce(place, user, true);
         }
     }
@@ -155,7 +153,8 @@ impl Gateway {
     }
 
     fn gone(&self, place: &Place, user: &str) {
-        if self.presence.note(place, user, false) {
+        // Perhaps another connection came just now, which is no news then.
+        if self.presence.note(place, user) && !self.rooms.has_user(place, user) {
             self.announce(place, user, false);
         }
     }
@@ -212,6 +211,7 @@ fn announce_all(gateway: &Gateway, notices: Vec<Notice>) {
 /// Tells the other instances what changes here, until `stop`.
 pub(crate) async fn tell(gateway: Arc<Gateway>, stop: CancellationToken) {
     let mut beat = interval(ALIVE_EVERY);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut beats, mut round) = (0, 0);
     // What the others answer must find this instance listening, or it knows of nobody until the
     // next round.
@@ -222,24 +222,30 @@ pub(crate) async fn tell(gateway: Arc<Gateway>, stop: CancellationToken) {
         }
     }
     send(&gateway, Message::Hello).await;
-    let mut was_up = true;
+    // Whether we hear the others, and whether they hear us.
+    let (mut was_up, mut told) = (true, true);
     loop {
         tokio::select! {
             () = gateway.presence.changed.notified() => sleep(GATHER).await,
             _ = beat.tick() => {
                 beats += 1;
-                look_around(&gateway);
+                look_around(&gateway, told);
                 let is_up = gateway.presence.consumer.is_up();
                 // What the others said meanwhile went to a queue that was gone.
                 let greeting = if is_up && !was_up { Message::Hello } else { Message::Alive };
                 was_up = is_up;
-                send(&gateway, greeting).await;
+                told = send(&gateway, greeting).await;
             }
             () = stop.cancelled() => break,
         }
-        let (changes, tell_all) = gateway.presence.take_what_is_due(beats);
-        for changes in changes.chunks(PART) {
-            let changes = changes.to_vec();
+        let (pending, tell_all) = gateway.presence.take_what_is_due(beats);
+        let changes = pending.into_iter().map(|(place, user)| Change {
+            entered: gateway.rooms.has_user(&place, &user),
+            place: place.to_string(),
+            user,
+        });
+        for part in changes.collect::<Vec<_>>().chunks(PART) {
+            let changes = part.to_vec();
             if !send(&gateway, Message::Changes { changes }).await {
                 gateway.presence.lock().tell_all = true;
             }
@@ -252,11 +258,13 @@ pub(crate) async fn tell(gateway: Arc<Gateway>, stop: CancellationToken) {
     drop(timeout(BYE_TIMEOUT, send(&gateway, Message::Bye)).await);
 }
 
-fn look_around(gateway: &Gateway) {
+/// While this instance hears nothing, or cannot say anything because RabbitMQ takes no messages, the
+/// silence of the others means nothing.
+fn look_around(gateway: &Gateway, told: bool) {
     #[expect(clippy::cast_precision_loss, reason = "rooms are fewer than 2^52")]
     gauge!(metric::ROOMS).set(gateway.rooms.len() as f64);
     let mut state = gateway.presence.lock();
-    if !gateway.presence.consumer.is_up() {
+    if !told || !gateway.presence.consumer.is_up() {
         state.roster.excuse_all(Instant::now());
     }
     let notices = state.roster.expire(Instant::now());

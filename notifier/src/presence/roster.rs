@@ -82,7 +82,7 @@ pub(super) struct Roster {
 #[derive(Debug)]
 struct Peer {
     heard_at: Instant,
-    /// The number of the last round that was over.
+    /// The number of the last round that was over; 0 until the first is.
     round: u64,
     places: HashMap<Place, HashMap<String, u64>>,
 }
@@ -110,9 +110,12 @@ impl Roster {
             Message::Hello | Message::Alive | Message::Bye => Vec::new(),
             Message::Changes { changes } => peer.change(changes),
             Message::Present { round, places } => {
-                peer.present(round, places);
-                // Who was there before we heard of it did not come just now.
-                Vec::new()
+                // Who was there before we heard of this instance did not come just now. Later a round
+                // tells of somebody new only when the change itself was lost.
+                let is_introduced = peer.round > 0;
+                let mut found = peer.present(round, places);
+                found.retain(|_| is_introduced);
+                found
             }
             Message::RoundOver { round } => peer.round_over(round),
         };
@@ -215,14 +218,24 @@ impl Peer {
         notices
     }
 
-    fn present(&mut self, round: u64, places: HashMap<String, Vec<String>>) {
+    fn present(&mut self, round: u64, places: HashMap<String, Vec<String>>) -> Vec<Notice> {
+        let mut found = Vec::new();
         for (place, users) in places {
             let Some(place) = read_place(&place) else {
                 continue;
             };
-            let known = self.places.entry(place).or_default();
-            known.extend(users.into_iter().map(|user| (user, round)));
+            let known = self.places.entry(place.clone()).or_default();
+            for user in users {
+                if known.insert(user.clone(), round).is_none() {
+                    found.push(Notice {
+                        place: place.clone(),
+                        user,
+                        entered: true,
+                    });
+                }
+            }
         }
+        found
     }
 
     fn round_over(&mut self, round: u64) -> Vec<Notice> {
@@ -336,8 +349,9 @@ mod tests {
         hear(change("bob", true));
         hear(present(1, &["ann", "bob"]));
         assert_eq!(hear(Message::RoundOver { round: 1 }), []);
-        // Ann's leaving was lost. Eve came while the round was told, after her room's part of it.
-        hear(present(2, &["bob"]));
+        // Ann's leaving was lost, and so was Ida's coming. Eve came while the round was told, after her
+        // room's part of it.
+        assert_eq!(hear(present(2, &["bob", "ida"])), [notice("ida", true)]);
         hear(change("eve", true));
         let over = hear(Message::RoundOver { round: 2 });
         assert_eq!(over, [notice("ann", false)]);

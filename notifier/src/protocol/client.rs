@@ -12,6 +12,9 @@ use super::place::{Place, PlaceKind};
 /// has at most 255.
 const MAX_TYPE_BYTES: usize = 64;
 
+/// The longest `id` of a frame, in bytes of its JSON.
+const MAX_CLIENT_ID: usize = 256;
+
 /// Types that mean something when the notifier or a backend says them. A client that could send
 /// them to others could speak in our name.
 const RESERVED: &[&str] = &[
@@ -26,6 +29,8 @@ const RESERVED: &[&str] = &[
     "reconnect",
     "resumed",
     "closed",
+    "ack",
+    "read",
     "token_expiring",
     "message.sent",
     "message.new",
@@ -62,6 +67,8 @@ pub enum Command {
     Subscribe(Place),
     /// Leave it.
     Unsubscribe(Place),
+    /// Tell what was missed.
+    Resume,
     /// Who is there?
     Presence(Place),
     /// Anything else goes to the others in a room or chat.
@@ -111,6 +118,9 @@ pub enum Problem {
     /// An id nobody can have.
     #[error("\"{0}\" must have 1 to {MAX_ID_BYTES} bytes")]
     BadId(&'static str),
+    /// The client's own id is too long to be kept for the answer.
+    #[error("a frame's \"id\" may have {MAX_CLIENT_ID} bytes")]
+    LongId,
     /// A type that only the notifier or a backend may send.
     #[error("clients may not send frames of type {0:?}")]
     Reserved(String),
@@ -128,7 +138,7 @@ impl Problem {
         match self {
             Self::Malformed(_) => "bad_frame",
             Self::MissingField { .. } => "missing_field",
-            Self::TwoPlaces | Self::BadId(_) => "bad_field",
+            Self::TwoPlaces | Self::BadId(_) | Self::LongId => "bad_field",
             Self::Reserved(_) => "reserved_type",
             Self::BadType => "bad_type",
         }
@@ -138,7 +148,8 @@ impl Problem {
 #[derive(Deserialize)]
 struct Raw<'a> {
     r#type: String,
-    id: Option<Value>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
     token: Option<String>,
     room_id: Option<String>,
     chat_id: Option<String>,
@@ -158,7 +169,13 @@ impl ClientFrame {
             id: None,
             problem: Problem::Malformed(error),
         })?;
-        let id = raw.id.take();
+        let id = match raw.id.take().map(RawValue::get) {
+            Some(id) if id.len() > MAX_CLIENT_ID => {
+                let problem = Problem::LongId;
+                return Err(FrameError { id: None, problem });
+            }
+            id => id.and_then(|id| serde_json::from_str(id).ok()),
+        };
         match raw.command() {
             Ok(command) => Ok(Self { id, command }),
             Err(problem) => Err(FrameError { id, problem }),
@@ -176,6 +193,7 @@ impl Raw<'_> {
             },
             "subscribe" | "join_room" => self.named_place().map(Command::Subscribe),
             "unsubscribe" | "leave_room" => self.named_place().map(Command::Unsubscribe),
+            "resume" => Ok(Command::Resume),
             "presence" => self.named_place().map(Command::Presence),
             kind if is_reserved(kind) => Err(Problem::Reserved(kind.to_owned())),
             kind if !is_type(kind) => Err(Problem::BadType),
@@ -310,6 +328,9 @@ mod tests {
             let error = ClientFrame::parse(text).unwrap_err();
             assert_eq!(error.problem.code(), code, "{text}: {error}");
         }
+        let text = json!({"type": "ping", "id": "x".repeat(255)}).to_string();
+        let error = ClientFrame::parse(&text).unwrap_err();
+        assert_eq!((error.problem.code(), error.id), ("bad_field", None));
         let text = json!({"type": "subscribe", "chat_id": long, "id": "q"}).to_string();
         let error = ClientFrame::parse(&text).unwrap_err();
         assert_eq!(

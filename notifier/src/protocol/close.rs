@@ -20,8 +20,6 @@ impl Close {
     }
 }
 
-/// The client said goodbye.
-pub const NORMAL: Close = close(1000, "normal");
 /// The client broke RFC 6455.
 pub const PROTOCOL_ERROR: Close = close(1002, "protocol_error");
 /// The client sent a binary message; the protocol is text.

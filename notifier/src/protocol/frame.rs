@@ -8,6 +8,9 @@ use uuid::Uuid;
 /// FIN and the opcode of a text (RFC 6455, 5.2).
 const TEXT: u8 = 0x81;
 
+/// FIN and the opcode of a ping.
+const PING: u8 = 0x89;
+
 /// A whole WebSocket frame with a text; clones share its bytes. The server's frames are not masked,
 /// so that the same bytes are good for every connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +47,17 @@ impl Frame {
         Self {
             wire: wire.into(),
             head,
+            subject: None,
+            event_id: None,
+        }
+    }
+
+    /// Asks the client for a sign of life (RFC 6455, 5.5.2).
+    #[must_use]
+    pub fn ping() -> Self {
+        Self {
+            wire: Bytes::from_static(&[PING, 0]),
+            head: 2,
             subject: None,
             event_id: None,
         }

@@ -122,8 +122,9 @@ pub fn closed(close: Close) -> Frame {
 
 /// The client has been here before, and what it missed meanwhile is not known.
 #[must_use]
-pub fn not_recovered() -> Frame {
-    plain(&json!({ "type": "resumed", "recovered": false }))
+pub fn not_recovered(id: Option<&Value>) -> Frame {
+    let frame = json!({ "type": "resumed", "recovered": false });
+    plain(&with_id(frame, id))
 }
 
 fn plain(value: &Value) -> Frame {

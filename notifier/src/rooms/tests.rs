@@ -68,22 +68,11 @@ impl Model {
     }
 }
 
-/// Numbers below a limit; the seed is printed.
-fn random() -> impl FnMut(usize) -> usize {
-    let mut random = u64::from(std::process::id()) << 16 | 1;
-    println!("seed {random}");
-    move |below| {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        usize::try_from(random % below as u64).unwrap()
-    }
-}
-
 /// Random entries, departures, evictions and sends against the model.
 #[test]
 fn deliveries_are_those_of_the_model() {
-    let mut draw = random();
+    let mut random = crate::testing::random();
+    let mut draw = |below: usize| usize::try_from(random(below as u64)).unwrap();
     let rooms = Rooms::new();
     let places: Vec<Place> = (0..4).map(|n| Place::room(n.to_string())).collect();
     let users: Vec<Arc<str>> = (0..5).map(|n| Arc::from(format!("u{n}"))).collect();

@@ -7,15 +7,20 @@ use metrics::counter;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::login::{Login, grant, instant_of};
+use super::login::{Login, instant_of};
 use super::{End, Session};
+use crate::access::Grant;
 use crate::auth::Identity;
+use crate::config::AuthMode;
 use crate::metric;
 use crate::protocol::close;
 use crate::protocol::{self, ClientFrame, Command, Relay, Welcome};
 
-/// After so many frames in a row above the rate, the client is closed.
+/// When so many more frames were above the rate than within it, the client is closed.
 const MAX_REFUSALS: u32 = 100;
+
+/// After so many bytes a frame counts once more.
+const FRAME_COUNTS_AGAIN: usize = 4096;
 
 /// How many users a client is shown of a room.
 const MAX_SHOWN: usize = 100;
@@ -23,17 +28,13 @@ const MAX_SHOWN: usize = 100;
 impl Session {
     /// Takes a text frame.
     pub(super) fn take(&mut self, text: &str, now: Instant) -> Option<End> {
-        let per_second = self.gateway.config.websocket.frames_per_second;
-        if !self.frames.allows(now, per_second) {
-            self.refusals += 1;
-            if self.refusals >= MAX_REFUSALS {
-                return Some(End::Close(close::RATE_LIMITED));
-            }
+        if !self.is_in_pace(text.len(), now) {
+            let per_second = self.gateway.config.websocket.frames_per_second;
+            // It is not even read, so that its id is not known.
             let message = format!("more than {per_second} frames a second; this one was left out");
             self.refuse("rate_limited", &message, None);
-            return None;
+            return self.end_of_patience();
         }
-        self.refusals = 0;
         match ClientFrame::parse(text) {
             Ok(frame) => self.obey(frame, now),
             Err(error) => {
@@ -42,6 +43,32 @@ impl Session {
             }
         }
         None
+    }
+
+    /// A ping of the protocol is answered by the library, but counts as well.
+    pub(super) fn take_ping(&mut self, now: Instant) -> Option<End> {
+        self.owes_pong = true;
+        if self.is_in_pace(0, now) {
+            return None;
+        }
+        self.end_of_patience()
+    }
+
+    /// Whether the client may send this now. A large frame counts as several.
+    fn is_in_pace(&mut self, bytes: usize, now: Instant) -> bool {
+        let per_second = self.gateway.config.websocket.frames_per_second;
+        let count = u32::try_from(1 + bytes / FRAME_COUNTS_AGAIN).unwrap_or(u32::MAX);
+        let allowed = self.frames.allows(now, per_second, count);
+        if allowed {
+            self.refusals = self.refusals.saturating_sub(1);
+        } else {
+            self.refusals += 1;
+        }
+        allowed
+    }
+
+    fn end_of_patience(&self) -> Option<End> {
+        (self.refusals >= MAX_REFUSALS).then_some(End::Close(close::RATE_LIMITED))
     }
 
     fn obey(&mut self, frame: ClientFrame, now: Instant) {
@@ -55,9 +82,15 @@ impl Session {
             }
             Command::Subscribe(place) => self.subscribe(place, id, now),
             Command::Unsubscribe(place) => self.unsubscribe(&place, id.as_ref()),
+            // Nothing is kept yet.
+            Command::Resume => self.outbox.push(protocol::not_recovered(id.as_ref())),
             Command::Presence(place) => {
                 if !self.is_in(&place) {
                     return self.not_in(&place.to_string(), id.as_ref());
+                }
+                // To look at everybody there costs as much as to enter.
+                if !self.may_enter_now(id.as_ref(), now) {
+                    return;
                 }
                 let (count, users) = self.gateway.present(&place, MAX_SHOWN);
                 let frame = protocol::presence(&place, count, &users, id.as_ref());
@@ -128,8 +161,10 @@ impl Session {
         match &mut self.login {
             None => self.welcome(identity),
             Some(login) if *login.user == *identity.user_id => {
-                login.grant = grant(&identity);
+                login.grant = Grant::of(&identity);
                 self.expires_at(identity.expires);
+                self.outbox.set_token(identity.token_id.as_deref());
+                self.leave_what_is_not_granted();
             }
             Some(_) => {
                 let message = "the token belongs to another user: open another connection";
@@ -153,17 +188,18 @@ impl Session {
             ping_interval: self.gateway.config.websocket.ping_interval.0,
             places: &rooms,
         }));
+        self.outbox.set_token(login.grant.token_id.as_deref());
         self.gateway.hub.add(&user, Arc::clone(&self.outbox));
         self.login = Some(Box::new(login));
         // It may have been revoked after it was checked and before the hub knew of it.
         if let Some(End::Close(revoked)) = self.review() {
-            self.outbox.close(revoked);
+            return self.outbox.close(revoked);
         }
-        self.go_where_wanted();
         // Who came after the drain had looked through the hub is told here.
         if self.gateway.stop.is_cancelled() {
-            self.outbox.close(close::RESTART);
+            return self.outbox.close(close::RESTART);
         }
+        self.go_where_wanted();
     }
 
     fn expires_at(&mut self, expires: Option<Timestamp>) {
@@ -188,6 +224,9 @@ impl Session {
         let Login { user, grant, .. } = self.login.as_deref()?;
         let (id, issued_at) = (grant.token_id.as_deref(), grant.issued_at);
         let verifier = &self.gateway.verifier;
+        if verifier.mode() == AuthMode::None {
+            return None;
+        }
         let is_revoked = verifier.is_revoked(user, id, issued_at);
         is_revoked.then_some(End::Close(close::TOKEN_REVOKED))
     }

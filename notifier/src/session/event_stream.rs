@@ -82,7 +82,7 @@ pub(crate) fn serve(
 impl Session {
     async fn tell(&mut self, line: &Line, resumes: bool) -> End {
         let outbox = Arc::clone(&self.outbox);
-        let mut after_first = resumes.then(protocol::not_recovered);
+        let mut after_first = resumes.then(|| protocol::not_recovered(None));
         let mut timer = std::pin::pin!(sleep_until(self.heartbeat.wake_at()));
         let mut first = Vec::new();
         event_stream::write_retry(RETRY, &mut first);

@@ -23,20 +23,12 @@ pub(super) struct Login {
 
 impl Login {
     pub(super) fn new(identity: Identity) -> Self {
-        let grant = grant(&identity);
+        let grant = Grant::of(&identity);
         Self {
             user: identity.user_id.into(),
             grant,
             places: Vec::new(),
         }
-    }
-}
-
-pub(super) fn grant(identity: &Identity) -> Grant {
-    Grant {
-        patterns: identity.rooms.clone().into(),
-        issued_at: identity.issued_at,
-        token_id: identity.token_id.as_deref().map(Into::into),
     }
 }
 

@@ -9,6 +9,7 @@ mod login;
 mod rooms;
 mod socket;
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ pub(crate) use self::event_stream::{Line, serve as serve_events};
 use self::login::Login;
 use self::rooms::Asking;
 pub(crate) use self::socket::{Socket, socket_of};
-use self::socket::{Unsent, ping, say_goodbye};
+use self::socket::{Unsent, WriteError, say_goodbye};
 use crate::admission::Slot;
 use crate::auth::{Identity, TokenError};
 use crate::gateway::Gateway;
@@ -33,8 +34,8 @@ use crate::heartbeat::{Due, Heartbeat};
 use crate::metric;
 use crate::outbox::{Next, Outbox};
 use crate::pace::Pace;
-use crate::protocol::Place;
 use crate::protocol::close::{self, Close};
+use crate::protocol::{Frame, Place};
 
 /// What comes so soon after a write belongs to a burst, of which more will follow.
 const BURST: Duration = Duration::from_millis(20);
@@ -54,6 +55,9 @@ pub(crate) struct Arrival {
 enum End {
     /// We say why.
     Close(Close),
+    /// The client takes nothing more, perhaps in the middle of a frame, where a close frame would
+    /// be read as a part of it.
+    Cut(Close),
     /// The client said goodbye, or is gone.
     Left,
 }
@@ -103,6 +107,7 @@ pub(crate) fn serve(
                 counter!(metric::CLOSES, "reason" => close.reason).increment(1);
                 Box::pin(say_goodbye(&mut socket, close, write_wait)).await;
             }
+            End::Cut(close) => counter!(metric::CLOSES, "reason" => close.reason).increment(1),
             // The library's answer to a goodbye goes out with the next write: there is no other.
             End::Left => drop(Box::pin(timeout(write_wait, socket.flush())).await),
         }
@@ -209,11 +214,7 @@ impl Session {
         match message {
             Some(Ok(Message::Text(text))) => self.take(text.as_str(), now),
             Some(Ok(Message::Binary(_))) => Some(End::Close(close::UNSUPPORTED)),
-            // Answered by the library, with its next read or write.
-            Some(Ok(Message::Ping(_))) => {
-                self.owes_pong = true;
-                None
-            }
+            Some(Ok(Message::Ping(_))) => self.take_ping(now),
             Some(Ok(Message::Pong(_) | Message::Frame(_))) => None,
             Some(Err(Error::Capacity(_))) => Some(End::Close(close::TOO_BIG)),
             Some(Err(Error::Protocol(error))) => {
@@ -227,7 +228,7 @@ impl Session {
 
     async fn beat(&mut self, socket: &mut Socket) -> Option<End> {
         match self.on_time() {
-            Ok(true) => in_time(self.write_wait(), ping(socket)).await,
+            Ok(true) => self.write_out(socket, [Frame::ping()].into()).await,
             Ok(false) => None,
             Err(end) => Some(end),
         }
@@ -254,33 +255,37 @@ impl Session {
             Next::Close(frames, close) => (frames, Some(close)),
             Next::Review => return self.review(),
         };
-        counter!(metric::FRAMES_SENT).increment(frames.len() as u64);
-        let mut unsent = Unsent::new(frames);
-        if !self.owes_pong && unsent.write_now(socket).is_err() {
-            return Some(End::Left);
+        let count = frames.len() as u64;
+        let end = self.write_out(socket, frames).await;
+        if end.is_some() {
+            return end;
         }
-        if !unsent.is_empty() {
-            let end = in_time(self.write_wait(), unsent.write_all(socket)).await;
-            if end.is_some() {
-                return end;
-            }
-            self.owes_pong = false;
-        }
+        counter!(metric::FRAMES_SENT).increment(count);
         self.wrote_at = Instant::now();
         close.map(End::Close)
     }
 
+    async fn write_out(&mut self, socket: &mut Socket, frames: VecDeque<Frame>) -> Option<End> {
+        let mut unsent = Unsent::new(frames);
+        if !self.owes_pong {
+            match unsent.write_now(socket) {
+                Ok(()) if unsent.is_empty() => return None,
+                Ok(()) => {}
+                Err(_) => return Some(End::Left),
+            }
+        }
+        // Rare, so boxed: the connection's own future stays small.
+        let written = Box::pin(unsent.write_all(socket, self.write_wait())).await;
+        self.owes_pong = false;
+        match written {
+            Ok(()) => None,
+            Err(WriteError::Socket(_)) => Some(End::Left),
+            Err(WriteError::Stuck) => Some(End::Cut(close::SLOW_CONSUMER)),
+        }
+    }
+
     fn write_wait(&self) -> Duration {
         self.gateway.config.websocket.write_wait.0
-    }
-}
-
-async fn in_time(limit: Duration, write: impl Future<Output = Result<(), Error>>) -> Option<End> {
-    match timeout(limit, write).await {
-        Ok(Ok(())) => None,
-        Ok(Err(_)) => Some(End::Left),
-        // The socket takes nothing; a close frame would not pass either, but costs little.
-        Err(_) => Some(End::Close(close::SLOW_CONSUMER)),
     }
 }
 

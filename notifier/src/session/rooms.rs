@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::Session;
 use super::login::Login;
-use crate::access::{Unavailable, Verdict};
+use crate::access::{Moment, Unavailable, Verdict};
 use crate::metric;
 use crate::protocol::{self, Place};
 
@@ -17,6 +17,7 @@ use crate::protocol::{self, Place};
 pub(super) struct Asking {
     place: Place,
     id: Option<Value>,
+    since: Moment,
     answer: Pin<Box<dyn Future<Output = Result<bool, Unavailable>> + Send>>,
 }
 
@@ -30,11 +31,8 @@ pub(super) async fn answer(asking: &mut Option<Box<Asking>>) -> Result<bool, Una
 
 impl Session {
     pub(super) fn subscribe(&mut self, place: Place, id: Option<Value>, now: Instant) {
-        let settings = &self.gateway.config.rooms;
-        let per_second = settings.entries_per_second;
-        if !self.entries.allows(now, per_second) {
-            let message = format!("you may enter {per_second} rooms a second");
-            return self.refuse("rate_limited", &message, id.as_ref());
+        if !self.may_enter_now(id.as_ref(), now) {
+            return;
         }
         if self.is_in(&place) {
             // Asked for again, perhaps after a mistake: the answer is the same.
@@ -48,14 +46,43 @@ impl Session {
             return self.refuse("too_many_rooms", &message, id.as_ref());
         }
         let Some(login) = &self.login else { return };
+        let since = self.gateway.access.now();
         match self
             .gateway
             .access
             .may_enter(&login.user, &login.grant, &place)
         {
-            Verdict::Yes => self.enter(place, id.as_ref()),
+            Verdict::Yes => self.enter(place, id.as_ref(), since),
             Verdict::No => self.keep_out(&place, id.as_ref()),
-            Verdict::Ask => self.ask(place, id),
+            Verdict::Ask => self.ask(place, id, since),
+        }
+    }
+
+    /// Whether the client has not entered too often lately; says so if it has.
+    pub(super) fn may_enter_now(&mut self, id: Option<&Value>, now: Instant) -> bool {
+        let per_second = self.gateway.config.rooms.entries_per_second;
+        let allowed = self.entries.allows(now, per_second, 1);
+        if !allowed {
+            let message = format!("more than {per_second} rooms a second");
+            self.refuse("too_many_entries", &message, id);
+        }
+        allowed
+    }
+
+    /// After a renewal: the new token may allow less than the one before.
+    pub(super) fn leave_what_is_not_granted(&mut self) {
+        let Some(login) = &mut self.login else { return };
+        let Login {
+            user,
+            grant,
+            places,
+        } = &mut **login;
+        let access = &self.gateway.access;
+        let lost = |place: &mut Place| access.may_enter(user, grant, place) == Verdict::No;
+        for place in places.extract_if(.., lost) {
+            let frame = protocol::unsubscribed(&place, Some("not_granted"), None);
+            self.outbox.push(frame);
+            self.gateway.leave(&place, user, self.outbox.id);
         }
     }
 
@@ -76,8 +103,10 @@ impl Session {
         let Some(asking) = self.asking.take() else {
             return;
         };
+        // Nothing was read meanwhile, so the client could give no sign.
+        self.heartbeat.sign_of_life(Instant::now());
         match answer {
-            Ok(true) => self.enter(asking.place, asking.id.as_ref()),
+            Ok(true) => self.enter(asking.place, asking.id.as_ref(), asking.since),
             Ok(false) => self.keep_out(&asking.place, asking.id.as_ref()),
             Err(error) => {
                 counter!(metric::ENTRIES, "outcome" => "refused").increment(1);
@@ -129,12 +158,16 @@ impl Session {
         login.places.len() >= limit
     }
 
-    fn enter(&mut self, place: Place, id: Option<&Value>) {
+    fn enter(&mut self, place: Place, id: Option<&Value>, since: Moment) {
         let Some(login) = &mut self.login else { return };
         counter!(metric::ENTRIES, "outcome" => "entered").increment(1);
         // In the queue before anything from the room.
         self.outbox.push(protocol::subscribed(&place, id));
         self.gateway.enter(&place, &login.user, &self.outbox);
+        let access = &self.gateway.access;
+        if access.removed_since(&login.user, &place, since) {
+            self.gateway.evict(&place, &login.user, "member_removed");
+        }
         if !login.places.contains(&place) {
             login.places.push(place);
         }
@@ -146,11 +179,16 @@ impl Session {
         self.refuse("forbidden", &message, id);
     }
 
-    fn ask(&mut self, place: Place, id: Option<Value>) {
+    fn ask(&mut self, place: Place, id: Option<Value>, since: Moment) {
         let Some(login) = &self.login else { return };
         let (gateway, user) = (Arc::clone(&self.gateway), Arc::clone(&login.user));
         let asked = place.clone();
         let answer = Box::pin(async move { gateway.access.ask(&user, &asked).await });
-        self.asking = Some(Box::new(Asking { place, id, answer }));
+        self.asking = Some(Box::new(Asking {
+            place,
+            id,
+            since,
+            answer,
+        }));
     }
 }

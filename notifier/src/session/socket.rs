@@ -6,8 +6,10 @@ use std::io::IoSlice;
 
 use futures_util::SinkExt as _;
 use hyper_util::rt::TokioIo;
+use thiserror::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::error::Elapsed;
 use tokio::time::{Duration, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Error;
@@ -23,8 +25,26 @@ const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// How many frames go to the system in one call.
 const TOGETHER: usize = 64;
 
-/// FIN and the opcode of a ping, and no content (RFC 6455, 5.5.2).
-const PING: &[u8] = &[0x89, 0];
+/// For so many times the deadline of one write a client may be slow, if it takes a little each time.
+/// Meanwhile its task does nothing else.
+const PATIENCE: u32 = 6;
+
+/// Why frames could not be written.
+#[derive(Debug, Error)]
+pub(super) enum WriteError {
+    /// The connection is gone.
+    #[error(transparent)]
+    Socket(#[from] Error),
+    /// The client takes nothing.
+    #[error("the client takes nothing")]
+    Stuck,
+}
+
+impl From<Elapsed> for WriteError {
+    fn from(_: Elapsed) -> Self {
+        Self::Stuck
+    }
+}
 
 /// The socket under the protocol.
 pub(crate) type Socket = WebSocketStream<TcpStream>;
@@ -67,16 +87,31 @@ impl Unsent {
         Ok(())
     }
 
-    /// Writes everything, as fast as the client takes it.
-    pub(super) async fn write_all(mut self, socket: &mut Socket) -> Result<(), Error> {
+    /// Writes everything, as fast as the client takes it: each time something within `limit`, and
+    /// all within [`PATIENCE`] times that.
+    pub(super) async fn write_all(
+        self,
+        socket: &mut Socket,
+        limit: Duration,
+    ) -> Result<(), WriteError> {
+        let all = timeout(limit * PATIENCE, self.write_steadily(socket, limit));
+        all.await.unwrap_or(Err(WriteError::Stuck))
+    }
+
+    async fn write_steadily(
+        mut self,
+        socket: &mut Socket,
+        limit: Duration,
+    ) -> Result<(), WriteError> {
         // Between two frames of ours the library's own answers (pongs) must be out whole.
-        socket.flush().await?;
+        timeout(limit, socket.flush()).await??;
         loop {
-            self.write_now(socket)?;
+            self.write_now(socket).map_err(Error::Io)?;
             if self.is_empty() {
                 return Ok(());
             }
-            socket.get_ref().writable().await?;
+            let writable = timeout(limit, socket.get_ref().writable()).await?;
+            writable.map_err(Error::Io)?;
         }
     }
 
@@ -104,13 +139,6 @@ impl Unsent {
             self.frames.pop_front();
         }
     }
-}
-
-/// Asks the client for a sign of life.
-pub(super) async fn ping(socket: &mut Socket) -> Result<(), Error> {
-    socket.flush().await?;
-    socket.get_mut().write_all(PING).await?;
-    Ok(())
 }
 
 /// Sends the close frame and ends our side, for which clients wait (RFC 6455, 7.1.1); then waits a

@@ -121,7 +121,7 @@ async fn rooms_are_entered_so_often_and_no_more() {
         match answer["code"].as_str() {
             None => entered += 1,
             Some(code) => {
-                assert_eq!(code, "rate_limited");
+                assert_eq!(code, "too_many_entries");
                 refused += 1;
             }
         }
