@@ -128,15 +128,17 @@ start_services() {
     until_ready notifier "$port"
 }
 
-# start_open_notifier [FLAGS]: a notifier where nobody has to log in, at the address of the fourth of the documents that the
-# project began with, if it is free. Sets $open_url.
+# A notifier where nobody has to log in, at the address of the fourth of the
+# documents that the project began with, if it is free; open_flags are its own.
+# Sets $open_url.
+open_flags=()
 start_open_notifier() {
     local port=8000
     if port_open 127.0.0.1 "$port"; then port=$(free_port); fi
     # shellcheck disable=SC2034 # for whoever sources this
     open_url=http://localhost:$port
     launch open "$bin/notifier" run --set "http.listen=127.0.0.1:$port" --set auth.mode=none \
-        --set websocket.drain_window=0s "$@"
+        --set websocket.drain_window=0s "${open_flags[@]}"
     until_ready open "$port"
 }
 

@@ -25,10 +25,22 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(CODES.contains(&code), "{code}");
             let answer = protocol::error(code, &error.to_string(), error.id.as_ref());
             let answer: Value = serde_json::from_str(answer.text()).expect("the answer is JSON");
-            assert_eq!(answer.get("id"), error.id.as_ref());
+            if error.id.as_ref().is_none_or(is_exact) {
+                assert_eq!(answer.get("id"), error.id.as_ref());
+            }
         }
     }
 });
+
+/// A number with a fraction or of more than 64 bits is read as the nearest `f64`, or one beside it.
+fn is_exact(id: &Value) -> bool {
+    match id {
+        Value::Number(number) => !number.is_f64(),
+        Value::Array(list) => list.iter().all(is_exact),
+        Value::Object(fields) => fields.values().all(is_exact),
+        _ => true,
+    }
+}
 
 fn accepted(text: &str, frame: &ClientFrame) {
     let whole: Value = serde_json::from_str(text).expect("an accepted frame is JSON");
