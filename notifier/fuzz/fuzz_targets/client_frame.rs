@@ -49,6 +49,7 @@ fn accepted(text: &str, frame: &ClientFrame) {
     serde_json::from_str::<Value>(pong.text()).expect("an id can be echoed");
     match &frame.command {
         Command::Ping => assert_eq!(kind, "ping"),
+        Command::Resume => assert_eq!(kind, "resume"),
         Command::Auth { token } => assert_eq!(whole["token"], **token),
         Command::Subscribe(place) | Command::Unsubscribe(place) | Command::Presence(place) => {
             named(&whole, place);
