@@ -1,5 +1,5 @@
 //! What clients send to the others in a room or chat: through RabbitMQ, like every other event, so
-//! that everybody on every instance sees it in the same order.
+//! that what comes by this instance is seen in one order everywhere.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
