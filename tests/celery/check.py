@@ -143,6 +143,10 @@ class Checks:
         for name in ("late", "late-quorum", "late-priority"):
             self.ann.succeeds(f"task-{name}")
 
+    def flower_listens(self):
+        # What the worker tells before Flower listens, Flower never hears of.
+        until("Flower to hear the worker", 30, lambda: self.flower.json("/api/workers?status=1").get(NODE))
+
     def keyword_arguments(self):
         task_id = self.send("tests.echo", kwargs={"pages": 3, "of": "ü"}, shadow="Three pages")
         end = self.ann.succeeds(task_id)
