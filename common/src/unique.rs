@@ -1,10 +1,9 @@
 //! `unique_key`: of several jobs of one kind, user and key, the first within its window is run.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::amqp::{Claim, ClaimError, Claimed, Names, Publisher};
-use crate::wire::{Job, TaskError, header};
+use crate::wire::{Job, TaskError};
 
 /// The window of a job that does not say.
 const DEFAULT_WINDOW: Duration = Duration::from_hours(1);
@@ -43,7 +42,7 @@ pub async fn release(publisher: &Publisher, names: &Names, job: &Job) {
 
 /// Why a job that a worker has before it must not be run: it came straight from a producer that
 /// did not ask for its key, and somebody else has it. A job that may run travels on with the header
-/// [`header::CLAIMED`], so that its key is not asked for again when the window is over.
+/// [`CLAIMED`](crate::wire::header::CLAIMED) (`claimed`), so that its key is not asked for again when the window is over.
 ///
 /// # Errors
 /// [`ClaimError`]: ask again later.
@@ -51,9 +50,9 @@ pub async fn duplicate(
     publisher: &Publisher,
     names: &Names,
     job: &Job,
-    headers: &BTreeMap<String, String>,
+    claimed: bool,
 ) -> Result<Option<TaskError>, ClaimError> {
-    if headers.contains_key(header::CLAIMED) {
+    if claimed {
         return Ok(None);
     }
     Ok(match claim(publisher, names, job).await? {

@@ -83,7 +83,7 @@ fn count(service: &Service, message: &JobMessage, status: &TaskStatus, began: In
     );
     let kind = service.label(&message.job.kind);
     histogram!(metric::SETTLE_SECONDS).record(began.elapsed());
-    histogram!(metric::ATTEMPTS, "kind" => kind.clone()).record(f64::from(status.attempt));
+    histogram!(metric::ATTEMPTS, "kind" => kind.to_owned()).record(f64::from(status.attempt));
     service.board.count(kind, outcome);
 }
 

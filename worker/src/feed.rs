@@ -19,10 +19,10 @@ const MAX_CODE_BYTES: usize = 64;
 pub(crate) struct Feed {
     max_attempts: u32,
     rev: u64,
-    progress: Option<Progress>,
+    progress: Option<Box<Progress>>,
     meter: Meter,
     /// Why it is cancelled, if nobody asked for it.
-    reason: Option<TaskError>,
+    reason: Option<Box<TaskError>>,
 }
 
 impl Feed {
@@ -38,7 +38,7 @@ impl Feed {
 
     /// The reason that a cancelled job gives.
     pub(crate) fn because(&mut self, reason: TaskError) {
-        self.reason = Some(reason);
+        self.reason = Some(Box::new(reason));
     }
 
     /// It waits for its time.
@@ -68,7 +68,7 @@ impl Feed {
     /// Takes note of a progress without telling it.
     pub(crate) fn keep(&mut self, progress: Option<Progress>, now: Timestamp) {
         if let Some(progress) = progress {
-            self.progress = Some(self.meter.measure(progress, now));
+            self.progress = Some(Box::new(self.meter.measure(progress, now)));
         }
     }
 
@@ -109,7 +109,7 @@ impl Feed {
                 ..self.status(message, Status::Failed, now)
             },
             Outcome::Cancelled => TaskStatus {
-                error: self.reason.take(),
+                error: self.reason.take().map(|reason| *reason),
                 ..self.status(message, Status::Cancelled, now)
             },
         }
@@ -127,9 +127,9 @@ impl Feed {
             attempt: message.attempt(),
             max_attempts: self.max_attempts,
             rev: self.rev,
-            progress: match status {
-                Status::Running => self.progress.clone(),
-                _ => self.progress.clone().map(Progress::at_rest),
+            progress: match (status, self.progress.as_deref().cloned()) {
+                (Status::Running, progress) => progress,
+                (_, progress) => progress.map(Progress::at_rest),
             },
             error: None,
             result: None,

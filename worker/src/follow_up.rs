@@ -25,7 +25,7 @@ pub(crate) async fn follow(
     };
     for (index, follow_up) in follow_ups.iter().enumerate() {
         let job = follow_up.job(&parent.job, ending, index);
-        let queue = follow_up.queue.as_ref().unwrap_or(&parent.queue);
+        let queue = follow_up.queue.as_deref().unwrap_or(&parent.queue);
         match write(parent, &job, in_doubt) {
             Ok(message) => put_in(service, queue, &job, message).await?,
             Err(error) => {

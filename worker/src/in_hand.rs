@@ -9,121 +9,151 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use bellhop_common::amqp::Receipt;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::link::Link;
 use crate::message::JobMessage;
 
 /// What a delivery turns out to be.
 #[derive(Debug)]
 pub(crate) enum Arrival {
-    /// Run it, unless this token says to end it.
-    New(CancellationToken),
-    /// It is in hand here, and its run now holds this receipt.
-    Adopted,
-    /// The same job was published twice and is in hand; this copy can go.
-    Duplicate(Receipt),
+    /// Run it, unless its owner wishes that it ends.
+    New(Arc<Held>),
+    /// This job is in hand here, and its run now holds this receipt.
+    Adopted(String),
+    /// This job was published twice and is in hand; the copy can go.
+    Duplicate(String, Receipt),
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct InHand {
-    jobs: Mutex<HashMap<Uuid, Held>>,
+    jobs: Mutex<HashMap<Uuid, Arc<Held>>>,
+}
+
+/// A job in hand, as its visit, the orders and the board share it: ten thousand may wait at once,
+/// so there is one of everything.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) message: JobMessage,
+    /// To its handler.
+    pub(crate) link: Arc<Link>,
+    grip: Mutex<Grip>,
 }
 
 #[derive(Debug)]
-struct Held {
+struct Grip {
     /// Absent while a renewed message is under way.
     receipt: Option<Receipt>,
     received: Instant,
-    task_id: String,
-    user_id: String,
-    cancel: CancellationToken,
 }
 
 impl InHand {
     /// A delivery arrived.
-    pub(crate) fn arrived(&self, message: &JobMessage, receipt: Receipt, now: Instant) -> Arrival {
+    pub(crate) fn arrived(&self, message: JobMessage, receipt: Receipt, now: Instant) -> Arrival {
         match self.lock().entry(message.settlement()) {
-            Entry::Occupied(mut held) => {
-                let held = held.get_mut();
+            Entry::Occupied(held) => {
+                let mut grip = held.get().grip();
                 // What is still ours cannot come again: this is another message of the job. If it
                 // is ours no more, any message will do to go on with.
-                if held.receipt.as_ref().is_some_and(Receipt::is_valid) {
-                    return Arrival::Duplicate(receipt);
+                if grip.receipt.as_ref().is_some_and(Receipt::is_valid) {
+                    return Arrival::Duplicate(message.job.id, receipt);
                 }
-                held.receipt = Some(receipt);
-                held.received = now;
-                Arrival::Adopted
+                grip.receipt = Some(receipt);
+                grip.received = now;
+                Arrival::Adopted(message.job.id)
             }
             Entry::Vacant(place) => {
-                let cancel = CancellationToken::new();
-                place.insert(Held {
+                let grip = Grip {
                     receipt: Some(receipt),
                     received: now,
-                    task_id: message.job.id.clone(),
-                    user_id: message.job.user_id.clone(),
-                    cancel: cancel.clone(),
+                };
+                let held = Arc::new(Held {
+                    message,
+                    link: Arc::default(),
+                    grip: Mutex::new(grip),
                 });
-                Arrival::New(cancel)
+                place.insert(Arc::clone(&held));
+                Arrival::New(held)
             }
         }
     }
 
     /// A job is done with, or given up. The receipt to settle, if it still is in hand.
     pub(crate) fn let_go(&self, message: &JobMessage) -> Option<Receipt> {
-        self.lock().remove(&message.settlement())?.receipt
+        let held = self.lock().remove(&message.settlement())?;
+        held.grip().receipt.take()
     }
 
     /// Whether somebody else may have the job's message by now.
     pub(crate) fn may_be_elsewhere(&self, message: &JobMessage) -> bool {
         let jobs = self.lock();
-        let receipt = jobs
-            .get(&message.settlement())
-            .and_then(|held| held.receipt.as_ref());
-        !receipt.is_some_and(Receipt::is_valid)
+        let held = jobs.get(&message.settlement());
+        let is_ours =
+            |held: &Arc<Held>| held.grip().receipt.as_ref().is_some_and(Receipt::is_valid);
+        !held.is_some_and(is_ours)
     }
 
     /// Asks a job to end; whether it is in hand and of this user.
     pub(crate) fn cancel(&self, id: &str, user_id: Option<&str>) -> bool {
         let jobs = self.lock();
-        let held = jobs
-            .values()
-            .filter(|held| held.task_id == id && user_id.is_none_or(|user| user == held.user_id));
-        let tokens: Vec<_> = held.map(|held| held.cancel.clone()).collect();
+        let held = jobs.values().filter(|held| {
+            let job = &held.message.job;
+            job.id == id && user_id.is_none_or(|user| user == job.user_id)
+        });
+        let asked: Vec<_> = held.map(Arc::clone).collect();
         drop(jobs);
-        for token in &tokens {
-            token.cancel();
+        for held in &asked {
+            held.link.cancel();
         }
-        !tokens.is_empty()
+        !asked.is_empty()
     }
 
-    /// When a job's message will have been held for `limit`; `None` if it has been.
-    pub(crate) fn renewal(
-        &self,
-        message: &JobMessage,
-        limit: Duration,
-        now: Instant,
-    ) -> Option<Instant> {
-        let jobs = self.lock();
-        let held = jobs.get(&message.settlement())?;
-        Some(held.received + limit).filter(|due| *due > now)
+    /// Tells all runs that the worker gives them up, which they see for themselves.
+    pub(crate) fn wake_all(&self) {
+        for held in self.lock().values() {
+            held.link.wake();
+        }
     }
 
     /// The message of a running job is replaced by its next one, which is under way; the receipt
     /// of the old one.
     pub(crate) fn renewed(&self, message: &JobMessage) -> Option<Receipt> {
         let mut jobs = self.lock();
-        let mut held = jobs.remove(&message.settlement())?;
-        let receipt = held.receipt.take();
+        let held = jobs.remove(&message.settlement())?;
+        let receipt = held.grip().receipt.take();
         jobs.insert(message.next_settlement(), held);
         receipt
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Held>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Arc<Held>>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    #[cfg(test)]
+    pub(crate) fn without_receipt(message: JobMessage) -> Arc<Self> {
+        let grip = Grip {
+            receipt: None,
+            received: Instant::now(),
+        };
+        Arc::new(Self {
+            message,
+            link: Arc::default(),
+            grip: Mutex::new(grip),
+        })
+    }
+
+    /// When its message came.
+    pub(crate) fn received(&self) -> tokio::time::Instant {
+        self.grip().received.into()
+    }
+
+    fn grip(&self) -> MutexGuard<'_, Grip> {
+        self.grip.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

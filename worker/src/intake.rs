@@ -23,7 +23,7 @@ use crate::visit::Visit;
 #[derive(Debug)]
 pub(crate) struct Lane {
     /// Its short name.
-    pub(crate) queue: String,
+    pub(crate) queue: Arc<str>,
     /// Its index among those that share the places.
     pub(crate) index: usize,
     /// Whether its jobs come from other queues, because they came back too often.
@@ -63,7 +63,7 @@ async fn take_one(service: &Arc<Service>, lane: &Arc<Lane>, delivery: Delivery) 
     let user = service.config.celery.user_id.as_deref();
     let read = as_native(body, properties, user)
         .map_err(|no_task| Box::new(Unreadable::task(&lane.queue, *no_task)))
-        .and_then(|(body, properties)| JobMessage::read(&lane.queue, body, properties));
+        .and_then(|(body, properties)| JobMessage::read(Arc::clone(&lane.queue), body, properties));
     let message = match read {
         Ok(message) if lane.is_quarantine => message.isolated(),
         Ok(message) => message,
@@ -74,34 +74,29 @@ async fn take_one(service: &Arc<Service>, lane: &Arc<Lane>, delivery: Delivery) 
             return;
         }
     };
-    let (id, now) = (&message.job.id, Instant::now());
-    match service.in_hand.arrived(&message, receipt, now) {
-        Arrival::Adopted => info!(task_id = id, "still at it, the message is back"),
-        Arrival::Duplicate(receipt) => {
-            warn!(
-                task_id = id,
-                "the job was published twice, dropping the copy"
-            );
-            acknowledge(receipt, id).await;
+    match service.in_hand.arrived(message, receipt, Instant::now()) {
+        Arrival::Adopted(task_id) => info!(task_id, "still at it, the message is back"),
+        Arrival::Duplicate(task_id, receipt) => {
+            warn!(task_id, "the job was published twice, dropping the copy");
+            acknowledge(receipt, &task_id).await;
         }
-        Arrival::New(cancel) => {
+        Arrival::New(held) => {
             let (owned, lane) = (Arc::clone(service), Arc::clone(lane));
-            let in_doubt = redelivered || message.is_suspect();
+            let in_doubt = redelivered || held.message.is_suspect();
             let visit = Visit {
                 lane,
-                cancel,
+                held,
                 in_doubt,
             };
-            // Boxed, or the future has room for two of them.
-            let mut message = Box::new(message);
             service.tracker.spawn(async move {
-                let working = AssertUnwindSafe(visit.work(&owned, &mut message));
+                let working = AssertUnwindSafe(visit.work(&owned));
                 // A handler's panic ends its attempt elsewhere; one of ours must not leave the job
                 // in hand for ever.
                 let worked = working.catch_unwind().await;
                 if !matches!(worked, Ok(Ok(()))) {
                     // Unsettled: it goes back to its queue when the connection closes.
-                    drop(owned.in_hand.let_go(&message));
+                    let message = &visit.held.message;
+                    drop(owned.in_hand.let_go(message));
                     debug!(task_id = message.job.id, "the job goes back to its queue");
                 }
             });

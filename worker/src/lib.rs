@@ -17,6 +17,7 @@ mod intake;
 mod job_options;
 mod ledger;
 mod limits;
+mod link;
 mod log_buffer;
 mod log_feed;
 mod message;

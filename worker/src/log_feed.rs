@@ -1,17 +1,17 @@
-//! Telling the owner what a task logs: [`LogSink`] takes the lines, [`LogFeed`] publishes them.
+//! Telling the owner what a task logs.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bellhop_common::enqueue::publish_live;
-use bellhop_common::wire::{Job, TASK_LOG, TaskLog};
-use jiff::Timestamp;
-use tokio::sync::Notify;
-use tokio::time::{Instant, timeout, timeout_at};
-use tokio_util::sync::CancellationToken;
+use bellhop_common::wire::{TASK_LOG, TaskLog};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::time::{Sleep, sleep, timeout};
 use tracing::debug;
 
-use crate::log_buffer::LogBuffer;
+use crate::in_hand::Held;
 use crate::service::Service;
 
 /// The shortest time between two batches of a task.
@@ -20,121 +20,82 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// How long the end of a task waits for its last lines. They are a courtesy, the end is not.
 const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where a handler puts its lines. Clones share them.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct LogSink(Arc<Shared>);
-
-#[derive(Debug, Default)]
-struct Shared {
-    waiting: Mutex<LogBuffer>,
-    arrived: Notify,
+/// A batch of lines on its way, and then the pause before the next.
+pub(crate) struct Telling<'a> {
+    sending: Option<BoxFuture<'a, ()>>,
+    pause: Pin<Box<Sleep>>,
 }
 
-impl LogSink {
-    pub(crate) fn push(&self, text: &str, now: Timestamp) {
-        self.waiting().push(text, now);
-        self.0.arrived.notify_one();
-    }
-
-    /// The lines that nobody was told yet.
-    pub(crate) fn waiting_lines(&self) -> Vec<String> {
-        self.waiting().texts().map(str::to_owned).collect()
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, LogBuffer> {
-        self.0
-            .waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The lines of one attempt on their way to its owner.
-#[derive(Debug)]
-pub(crate) struct LogFeed {
-    sink: LogSink,
-    log: TaskLog,
-    user_id: String,
-    room_id: Option<String>,
-    ended: CancellationToken,
-}
-
-impl LogFeed {
-    pub(crate) fn new(job: &Job, attempt: u32) -> Self {
+impl<'a> Telling<'a> {
+    /// Begins with the lines that wait.
+    pub(crate) fn begin(service: &'a Service, held: &'a Held) -> Self {
         Self {
-            sink: LogSink::default(),
-            log: TaskLog {
-                task_id: job.id.clone(),
-                attempt,
-                lines: Vec::new(),
-                dropped: 0,
-            },
-            user_id: job.user_id.clone(),
-            room_id: job.room_id.clone(),
-            ended: CancellationToken::new(),
+            sending: Some(Box::pin(publish(service, held))),
+            pause: Box::pin(sleep(INTERVAL)),
         }
     }
 
-    /// For the handler's context.
-    pub(crate) fn sink(&self) -> LogSink {
-        self.sink.clone()
-    }
-
-    /// Fires when the handler has ended; see [`LogFeed::tell`].
-    pub(crate) fn end(&self) -> CancellationToken {
-        self.ended.clone()
-    }
-
-    /// Publishes the lines as they come, at most every [`INTERVAL`]. Ends when [`LogFeed::end`] has
-    /// fired and the last lines are told, or could not be within [`LAST_LINES_TIMEOUT`].
-    ///
-    /// Finish it rather than drop it, so that a batch that is on its way is not lost.
-    pub(crate) async fn tell(mut self, service: &Service) {
-        let ended = self.ended.clone();
-        while !ended.is_cancelled() {
-            tokio::select! {
-                () = self.sink.0.arrived.notified() => {}
-                () = ended.cancelled() => break,
-            }
-            let next = Instant::now() + INTERVAL;
-            tokio::select! {
-                () = Box::pin(self.publish(service)) => {}
-                () = out_of_time(&ended) => return,
-            }
-            // Only the end of the wait or of the task; both go on.
-            drop(timeout_at(next, ended.cancelled()).await);
-        }
-        if timeout(LAST_LINES_TIMEOUT, Box::pin(self.publish(service)))
-            .await
-            .is_err()
-        {
-            debug!(
-                task_id = self.log.task_id,
-                "the last log lines were not sent in time"
-            );
-        }
-    }
-
-    async fn publish(&mut self, service: &Service) {
-        let Some(batch) = self.sink.waiting().take() else {
-            return;
-        };
-        (self.log.lines, self.log.dropped) = (batch.lines, batch.dropped);
-        let sent = publish_live(
-            &service.publisher,
-            &service.names,
-            TASK_LOG,
-            &self.log,
-            &self.user_id,
-            self.room_id.as_deref(),
-        );
-        if let Err(error) = sent.await {
-            debug!(%error, task_id = self.log.task_id, "log lines were not sent");
+    /// Sends no more than is on its way.
+    async fn sent(mut self: Box<Self>) {
+        if let Some(sending) = self.sending.take() {
+            sending.await;
         }
     }
 }
 
-async fn out_of_time(ended: &CancellationToken) {
-    ended.cancelled().await;
-    tokio::time::sleep(LAST_LINES_TIMEOUT).await;
+/// Ready when the next batch may begin.
+impl Future for Telling<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if let Some(sending) = &mut self.sending {
+            ready!(sending.poll_unpin(context));
+            self.sending = None;
+        }
+        self.pause.as_mut().poll(context)
+    }
+}
+
+/// Tells the last lines, after those that are on their way, or gives up after
+/// [`LAST_LINES_TIMEOUT`].
+pub(crate) async fn tell_last(service: &Service, held: &Held, telling: Option<Box<Telling<'_>>>) {
+    if telling.is_none() && !held.link.has_lines() {
+        return;
+    }
+    let last = async {
+        if let Some(telling) = telling {
+            telling.sent().await;
+        }
+        publish(service, held).await;
+    };
+    if timeout(LAST_LINES_TIMEOUT, last).await.is_err() {
+        debug!(
+            task_id = held.message.job.id,
+            "the last log lines were not sent in time"
+        );
+    }
+}
+
+async fn publish(service: &Service, held: &Held) {
+    let Some(batch) = held.link.take_lines() else {
+        return;
+    };
+    let job = &held.message.job;
+    let log = TaskLog {
+        task_id: job.id.clone(),
+        attempt: held.message.attempt(),
+        lines: batch.lines,
+        dropped: batch.dropped,
+    };
+    let sent = publish_live(
+        &service.publisher,
+        &service.names,
+        TASK_LOG,
+        &log,
+        &job.user_id,
+        job.room_id.as_deref(),
+    );
+    if let Err(error) = sent.await {
+        debug!(%error, task_id = job.id, "log lines were not sent");
+    }
 }

@@ -1,11 +1,13 @@
 //! A job with the message it came in, and the messages that follow from it. Pure.
 
-use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bellhop_common::amqp::{Message, Properties, ladder};
+use bellhop_common::amqp::{Message, Properties, headers_to_keep, ladder};
 use bellhop_common::wire::{Job, JobProperties, MAX_DELAY_S, NAMESPACE, TaskError, cut, header};
 use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::celery::{NoTask, why_no_job};
@@ -21,15 +23,32 @@ const LONGEST_WAIT: Duration = Duration::from_hours(7 * 24);
 /// A job, and what its message says of it.
 #[derive(Debug)]
 pub(crate) struct JobMessage {
+    /// Without its arguments.
     pub(crate) job: Job,
+    args: Mutex<Option<Box<Value>>>,
     body: Vec<u8>,
-    properties: Properties,
+    kept: Kept,
     /// The short name of the queue it belongs to.
-    pub(crate) queue: String,
+    pub(crate) queue: Arc<str>,
     /// How often it was published again.
-    hop: u32,
+    hop: AtomicU32,
     /// Whether it came from the quarantine.
     is_alone: bool,
+}
+
+/// What is kept of a message's properties, as small as can be: ten thousand messages are in hand at
+/// once. The others are in the job.
+#[derive(Debug)]
+struct Kept {
+    timestamp: Option<u64>,
+    reply: Option<Box<Reply>>,
+    headers: Box<[(Box<str>, Box<str>)]>,
+}
+
+#[derive(Debug)]
+struct Reply {
+    to: String,
+    correlation_id: Option<String>,
 }
 
 /// How a job goes on.
@@ -59,7 +78,7 @@ pub(crate) struct Delayed {
 impl JobMessage {
     /// Reads a delivery from a queue.
     pub(crate) fn read(
-        queue: &str,
+        queue: impl Into<Arc<str>>,
         body: Vec<u8>,
         properties: Properties,
     ) -> Result<Self, Box<Unreadable>> {
@@ -69,16 +88,17 @@ impl JobMessage {
             priority: properties.priority,
         };
         match Job::parse(&body, &stand_ins) {
-            Ok(job) => Ok(Self {
+            Ok(mut job) => Ok(Self {
+                args: Mutex::new(Some(Box::new(std::mem::take(&mut job.args)))),
                 job,
-                queue: queue.to_owned(),
-                hop: number(&properties, header::HOP).unwrap_or(0),
+                queue: queue.into(),
+                hop: AtomicU32::new(number(&properties, header::HOP).unwrap_or(0)),
                 is_alone: false,
                 body,
-                properties,
+                kept: Kept::of(properties),
             }),
             Err(error) => Err(Box::new(Unreadable {
-                queue: queue.to_owned(),
+                queue: queue.into().as_ref().to_owned(),
                 error: why_no_job(&body, &error),
                 body,
                 properties,
@@ -120,27 +140,48 @@ impl JobMessage {
 
     /// Whether there may be another message of this job.
     pub(crate) fn is_suspect(&self) -> bool {
-        self.properties.headers.contains_key(header::ONCE)
+        self.header(header::ONCE).is_some()
     }
 
     /// Whether a worker has published it already.
     pub(crate) fn is_fresh(&self) -> bool {
-        self.hop == 0
+        self.hop() == 0
     }
 
-    #[cfg(test)]
     fn hop(&self) -> u32 {
-        self.hop
+        self.hop.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn headers(&self) -> &BTreeMap<String, String> {
-        &self.properties.headers
+    /// Looks at the job's arguments; nothing once they are [taken](Self::take_args).
+    pub(crate) fn with_args<T>(&self, look: impl FnOnce(&Value) -> T) -> T {
+        look(self.args().as_deref().unwrap_or(&Value::Null))
+    }
+
+    /// The arguments for the handler. A second copy here would be of no use.
+    pub(crate) fn take_args(&self) -> Value {
+        self.args().take().map(|args| *args).unwrap_or_default()
+    }
+
+    fn args(&self) -> MutexGuard<'_, Option<Box<Value>>> {
+        self.args.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether its unique key was asked for.
+    pub(crate) fn is_claimed(&self) -> bool {
+        self.header(header::CLAIMED).is_some()
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.kept.headers();
+        headers
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value)
     }
 
     /// When it was put in, as far as the message knows.
     pub(crate) fn since(&self) -> Option<Timestamp> {
         let stamped = || {
-            let seconds = i64::try_from(self.properties.timestamp?).ok()?;
+            let seconds = i64::try_from(self.kept.timestamp?).ok()?;
             Timestamp::from_second(seconds).ok()
         };
         self.time(header::SINCE).or_else(stamped)
@@ -158,24 +199,23 @@ impl JobMessage {
     }
 
     pub(crate) fn traceparent(&self) -> Option<&str> {
-        let value = self.properties.headers.get(header::TRACEPARENT)?;
-        Some(value.as_str())
+        self.header(header::TRACEPARENT)
     }
 
     /// Who waits for the result: a queue and what it calls this job.
     pub(crate) fn reply_to(&self) -> Option<(&str, Option<&str>)> {
-        let queue = self.properties.reply_to.as_deref()?;
-        Some((queue, self.properties.correlation_id.as_deref()))
+        let reply = self.kept.reply.as_deref()?;
+        Some((&reply.to, reply.correlation_id.as_deref()))
     }
 
     /// Identifies this message of the job: whatever is published to be done with it carries this.
     pub(crate) fn settlement(&self) -> Uuid {
-        self.settlement_of(self.hop)
+        self.settlement_of(self.hop())
     }
 
     /// The same of the message that takes the place of this one.
     pub(crate) fn next_settlement(&self) -> Uuid {
-        self.settlement_of(self.hop.saturating_add(1))
+        self.settlement_of(self.hop().saturating_add(1))
     }
 
     fn settlement_of(&self, hop: u32) -> Uuid {
@@ -194,8 +234,8 @@ impl JobMessage {
     /// What tells this job from an earlier one that had its id, as far as the producer said when he
     /// put it in.
     fn origin(&self) -> String {
-        let header = |name| self.properties.headers.get(name).cloned();
-        let stamped = || self.properties.timestamp.map(|time| time.to_string());
+        let header = |name| self.header(name).map(str::to_owned);
+        let stamped = || self.kept.timestamp.map(|time| time.to_string());
         let known = header(header::ORIGIN).or_else(|| header(header::SINCE));
         known.or_else(stamped).unwrap_or_default()
     }
@@ -217,11 +257,11 @@ impl JobMessage {
         let since = self.since().unwrap_or(now);
         for (name, value) in [
             (header::ATTEMPT, again.attempt.to_string()),
-            (header::HOP, self.hop.saturating_add(1).to_string()),
+            (header::HOP, self.hop().saturating_add(1).to_string()),
             (header::SINCE, since.to_string()),
             (header::ORIGIN, self.origin()),
             (header::DUE, again.due.to_string()),
-            (header::QUEUE, self.queue.clone()),
+            (header::QUEUE, self.queue.to_string()),
             (header::DEFERRALS, again.deferrals.to_string()),
             (header::SETTLED, self.settlement().to_string()),
         ] {
@@ -245,8 +285,9 @@ impl JobMessage {
     }
 
     /// From here on the message is the one that [`again`](Self::again) made.
-    pub(crate) fn replaced(&mut self) {
-        self.hop = self.hop.saturating_add(1);
+    pub(crate) fn replaced(&self) {
+        let next = self.hop().saturating_add(1);
+        self.hop.store(next, Ordering::SeqCst);
     }
 
     /// The job as a dead letter.
@@ -255,7 +296,7 @@ impl JobMessage {
         bury(&mut message, &self.queue, error, now);
         for (name, value) in [
             (header::ATTEMPT, self.attempt().to_string()),
-            (header::HOP, self.hop.to_string()),
+            (header::HOP, self.hop().to_string()),
             (header::SETTLED, self.settlement().to_string()),
         ] {
             message.headers.insert(name.to_owned(), value);
@@ -264,26 +305,46 @@ impl JobMessage {
     }
 
     fn copy(&self) -> Message {
-        let properties = &self.properties;
+        let (reply_to, correlation_id) = self.reply_to().unzip();
         Message {
             body: self.body.clone(),
-            id: properties.message_id.clone(),
-            kind: properties.kind.clone(),
+            id: Some(self.job.id.clone()),
+            kind: Some(self.job.kind.clone()),
             priority: self.job.priority,
-            reply_to: properties.reply_to.clone(),
-            correlation_id: properties.correlation_id.clone(),
-            timestamp: properties.timestamp,
-            headers: properties.headers_to_keep(),
+            reply_to: reply_to.map(str::to_owned),
+            correlation_id: correlation_id.flatten().map(str::to_owned),
+            timestamp: self.kept.timestamp,
+            headers: headers_to_keep(self.kept.headers()),
             persistent: true,
         }
     }
 
     fn number(&self, name: &str) -> Option<u32> {
-        number(&self.properties, name)
+        self.header(name)?.parse().ok()
     }
 
     fn time(&self, name: &str) -> Option<Timestamp> {
-        self.properties.headers.get(name)?.parse().ok()
+        self.header(name)?.parse().ok()
+    }
+}
+
+impl Kept {
+    fn of(properties: Properties) -> Self {
+        let correlation_id = properties.correlation_id;
+        let reply = |to| Reply { to, correlation_id };
+        let headers = properties.headers.into_iter();
+        Self {
+            timestamp: properties.timestamp,
+            reply: properties.reply_to.map(reply).map(Box::new),
+            headers: headers
+                .map(|(name, value)| (name.into_boxed_str(), value.into_boxed_str()))
+                .collect(),
+        }
+    }
+
+    fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        let headers = self.headers.iter();
+        headers.map(|(name, value)| (&**name, &**value))
     }
 }
 

@@ -74,7 +74,7 @@ pub(crate) fn start(
     };
     for (index, (queue, settings)) in service.config.queues.iter().enumerate() {
         let lane = Lane {
-            queue: queue.clone(),
+            queue: queue.as_str().into(),
             index,
             is_quarantine: false,
         };
@@ -82,7 +82,7 @@ pub(crate) fn start(
         let priority = settings.consumer_priority;
         serve(source, settings.concurrency, priority, lane);
         let quarantine = Lane {
-            queue: queue.clone(),
+            queue: queue.as_str().into(),
             index: service.config.queues.len() + index,
             is_quarantine: true,
         };

@@ -15,6 +15,12 @@ use crate::task::{Task, TaskContext};
 pub trait Handler: Send + Sync + 'static {
     /// Runs one attempt.
     fn run(&self, ctx: TaskContext, args: Value) -> BoxFuture<'_, Outcome>;
+
+    /// The same as a future that owns the handler.
+    #[doc(hidden)]
+    fn start(self: Arc<Self>, ctx: TaskContext, args: Value) -> BoxFuture<'static, Outcome> {
+        async move { self.run(ctx, args).await }.boxed()
+    }
 }
 
 /// Erases the argument type once, so that the registry can hold every task.
@@ -22,14 +28,37 @@ struct Typed<T>(T);
 
 impl<T: Task> Handler for Typed<T> {
     fn run(&self, ctx: TaskContext, args: Value) -> BoxFuture<'_, Outcome> {
-        match serde_json::from_value::<T::Args>(args) {
+        match typed::<T>(args) {
             Ok(args) => self.0.run(ctx, args).boxed(),
-            Err(error) => {
-                let message = format!("the arguments do not fit {}: {error}", T::KIND);
-                std::future::ready(Outcome::fail("bad_args", message)).boxed()
-            }
+            Err(outcome) => std::future::ready(outcome).boxed(),
         }
     }
+
+    // One box instead of one in another. What the task takes over is boxed until then, because the
+    // future has room for it all the while.
+    fn start(self: Arc<Self>, ctx: TaskContext, args: Value) -> BoxFuture<'static, Outcome> {
+        let (ctx, args) = (Box::new(ctx), Box::new(args));
+        let running = async move {
+            match typed::<T>(unboxed(args)) {
+                Ok(args) => self.0.run(unboxed(ctx), args).await,
+                Err(outcome) => outcome,
+            }
+        };
+        running.boxed()
+    }
+}
+
+/// Frees the box now. One that is only moved out of lives to the end of its scope.
+#[expect(clippy::boxed_local, reason = "the box is what is to be freed")]
+fn unboxed<T>(value: Box<T>) -> T {
+    *value
+}
+
+fn typed<T: Task>(args: Value) -> Result<T::Args, Outcome> {
+    serde_json::from_value(args).map_err(|error| {
+        let message = format!("the arguments do not fit {}: {error}", T::KIND);
+        Outcome::fail("bad_args", message)
+    })
 }
 
 /// The handlers of a worker, by kind.
@@ -62,6 +91,29 @@ impl Registry {
     #[must_use]
     pub fn get(&self, kind: &str) -> Option<Arc<dyn Handler>> {
         self.handlers.get(kind).cloned()
+    }
+
+    /// Runs one attempt.
+    pub(crate) fn start(
+        &self,
+        kind: &str,
+        ctx: TaskContext,
+        args: Value,
+    ) -> BoxFuture<'static, Outcome> {
+        match self.get(kind) {
+            Some(handler) => handler.start(ctx, args),
+            None => std::future::ready(self.unknown(kind)).boxed(),
+        }
+    }
+
+    /// The end of a job whose kind nobody here knows.
+    pub(crate) fn unknown(&self, kind: &str) -> Outcome {
+        let known: Vec<_> = self.kinds().collect();
+        let known = known.join(", ");
+        Outcome::fail(
+            "unknown_kind",
+            format!("this worker has no handler for `{kind}`; it knows: {known}"),
+        )
     }
 
     /// Every kind, in order.

@@ -79,10 +79,10 @@ impl Service {
     }
 
     /// A kind as a metric's label: of unknown kinds there may be any number.
-    pub(crate) fn label(&self, kind: &str) -> String {
+    pub(crate) fn label<'a>(&self, kind: &'a str) -> &'a str {
         match self.registry.get(kind) {
-            Some(_) => kind.to_owned(),
-            None => "unknown".to_owned(),
+            Some(_) => kind,
+            None => "unknown",
         }
     }
 }

@@ -177,6 +177,7 @@ async fn drain(service: &Service, consumer: &Consumer) {
         warn!("the broker does not say that it sends no more jobs");
     }
     service.abandon.cancel();
+    service.in_hand.wake_all();
     // The grace that each handler has, and a moment to tell the broker.
     let last = service.config.jobs.grace.0 + Duration::from_secs(2);
     if timeout(last, service.tracker.wait()).await.is_err() {

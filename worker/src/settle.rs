@@ -161,7 +161,7 @@ pub(crate) async fn tell_end(
         settled: Some(message.settlement()),
         traceparent: message.traceparent(),
     };
-    service.monitor.tell(status, &message.job);
+    service.monitor.tell(status, message);
     let told = persevere(service, "the final event", || async {
         match publish_status(&service.publisher, &service.names, status, envelope).await {
             Ok(()) => Ok(()),
@@ -185,7 +185,7 @@ pub(crate) async fn tell_end(
 
 /// Tells the owner something on the way, as well as can be.
 pub(crate) async fn tell(service: &Service, message: &JobMessage, status: &TaskStatus) {
-    service.monitor.tell(status, &message.job);
+    service.monitor.tell(status, message);
     let envelope = Envelope {
         room: message.job.room_id.as_deref(),
         traceparent: message.traceparent(),

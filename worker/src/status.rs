@@ -5,17 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bellhop_common::amqp::{Delivery, Message, Properties, Route, Source};
-use bellhop_common::wire::{
-    ASK_STATUS, MAX_REPORTED, Progress, QueueReport, RunningTask, WorkerReport,
-};
+use bellhop_common::wire::{ASK_STATUS, MAX_REPORTED, QueueReport, RunningTask, WorkerReport};
 use jiff::Timestamp;
 use metrics::{Gauge, counter, gauge};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::debug;
 use uuid::Uuid;
 
-use crate::message::JobMessage;
+use crate::in_hand::Held;
 use crate::meter::Meter;
 use crate::metric;
 use crate::service::Service;
@@ -40,13 +38,15 @@ struct State {
     /// In the order they began.
     running: BTreeMap<u64, Entry>,
     next: u64,
+    /// One for each queue and label, because a new one for each job would cost memory.
+    gauges: BTreeMap<Arc<str>, BTreeMap<String, Gauge>>,
     ended: BTreeMap<&'static str, Ended>,
 }
 
 #[derive(Debug)]
 struct Entry {
-    task: RunningTask,
-    progress: Option<watch::Receiver<Option<Progress>>>,
+    held: Arc<Held>,
+    since: Timestamp,
 }
 
 #[derive(Debug)]
@@ -67,24 +67,17 @@ impl Board {
 
     /// An attempt begins; it runs until the answer is dropped. `label` is its kind as a metric's
     /// label.
-    pub(crate) fn begin(&self, queue: &str, label: String, message: &JobMessage) -> Running<'_> {
-        let gauge = gauge!(metric::RUNNING, "queue" => queue.to_owned(), "kind" => label);
-        gauge.increment(1.0);
-        let job = &message.job;
-        let task = RunningTask {
-            task_id: job.id.clone(),
-            kind: job.kind.clone(),
-            user_id: job.user_id.clone(),
-            queue: queue.to_owned(),
-            attempt: message.attempt(),
+    pub(crate) fn begin(&self, label: &str, held: &Arc<Held>) -> Running<'_> {
+        let entry = Entry {
+            held: Arc::clone(held),
             since: Timestamp::now(),
-            percent: None,
         };
         let mut state = self.lock();
+        let gauge = state.gauge(&held.message.queue, label);
+        gauge.increment(1.0);
         let number = state.next;
         state.next += 1;
-        let progress = None;
-        state.running.insert(number, Entry { task, progress });
+        state.running.insert(number, entry);
         Running {
             board: self,
             number,
@@ -93,8 +86,8 @@ impl Board {
     }
 
     /// An attempt ended. `label` is its kind as a metric's label.
-    pub(crate) fn count(&self, label: String, outcome: &'static str) {
-        counter!(metric::JOBS, "kind" => label, "outcome" => outcome).increment(1);
+    pub(crate) fn count(&self, label: &str, outcome: &'static str) {
+        counter!(metric::JOBS, "kind" => label.to_owned(), "outcome" => outcome).increment(1);
         let mut state = self.lock();
         let ended = state.ended.entry(outcome).or_insert_with(|| Ended {
             total: 0,
@@ -110,21 +103,41 @@ impl Board {
 }
 
 impl State {
+    fn gauge(&mut self, queue: &Arc<str>, label: &str) -> Gauge {
+        let of_queue = self.gauges.entry(Arc::clone(queue)).or_default();
+        if let Some(gauge) = of_queue.get(label) {
+            return gauge.clone();
+        }
+        let (queue, kind) = (queue.to_string(), label.to_owned());
+        let gauge = gauge!(metric::RUNNING, "queue" => queue, "kind" => kind.clone());
+        of_queue.insert(kind, gauge.clone());
+        gauge
+    }
+
     fn running_of(&self, queue: &str) -> u64 {
-        let of_queue = |entry: &&Entry| entry.task.queue == queue;
+        let of_queue = |entry: &&Entry| &*entry.held.message.queue == queue;
         self.running.values().filter(of_queue).count() as u64
     }
 
     fn longest(&self) -> Vec<RunningTask> {
         let longest = self.running.values().take(MAX_REPORTED);
-        let with_progress = longest.map(|entry| {
-            let progress = entry.progress.as_ref().map(|seen| seen.borrow().clone());
-            RunningTask {
-                percent: progress.flatten().and_then(|progress| progress.percent),
-                ..entry.task.clone()
-            }
-        });
-        with_progress.collect()
+        longest.map(Entry::report).collect()
+    }
+}
+
+impl Entry {
+    fn report(&self) -> RunningTask {
+        let message = &self.held.message;
+        let job = &message.job;
+        RunningTask {
+            task_id: job.id.clone(),
+            kind: job.kind.clone(),
+            user_id: job.user_id.clone(),
+            queue: message.queue.to_string(),
+            attempt: message.attempt(),
+            since: self.since,
+            percent: self.held.link.percent(),
+        }
     }
 }
 
@@ -134,15 +147,6 @@ pub(crate) struct Running<'a> {
     board: &'a Board,
     number: u64,
     gauge: Gauge,
-}
-
-impl Running<'_> {
-    /// Where it says how far it is.
-    pub(crate) fn follow(&self, progress: watch::Receiver<Option<Progress>>) {
-        if let Some(entry) = self.board.lock().running.get_mut(&self.number) {
-            entry.progress = Some(progress);
-        }
-    }
 }
 
 impl Drop for Running<'_> {
@@ -246,17 +250,20 @@ fn report(service: &Service) -> WorkerReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::JobMessage;
+    use bellhop_common::wire::Progress;
 
-    fn message(id: &str) -> JobMessage {
+    fn held(id: &str) -> Arc<Held> {
         let body = format!(r#"{{"id": "{id}", "kind": "k", "user_id": "ann", "args": "secret"}}"#);
-        JobMessage::read("default", body.into_bytes(), Properties::default()).unwrap()
+        let read = JobMessage::read("default", body.into_bytes(), Properties::default());
+        Held::without_receipt(read.unwrap())
     }
 
     #[test]
     fn the_longest_running_come_first_and_no_more_than_may() {
         let board = Board::new();
         let mut running: Vec<_> = (0..MAX_REPORTED + 20)
-            .map(|n| board.begin("default", "k".into(), &message(&format!("t{n}"))))
+            .map(|n| board.begin("k", &held(&format!("t{n}"))))
             .collect();
         drop(running.remove(0));
         let tasks = board.lock().longest();
@@ -272,11 +279,10 @@ mod tests {
     #[test]
     fn a_task_shows_the_newest_progress() {
         let board = Board::new();
-        let running = board.begin("default", "k".into(), &message("t"));
-        let (progress, seen) = watch::channel(None);
-        running.follow(seen);
+        let held = held("t");
+        let _running = board.begin("k", &held);
         assert_eq!(board.lock().longest()[0].percent, None);
-        progress.send_replace(Some(Progress::of(1, 4, "bytes")));
+        held.link.say(Progress::of(1, 4, "bytes"));
         assert_eq!(board.lock().longest()[0].percent, Some(25.0));
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use bellhop_common::wire::{Progress, Step};
-use tokio::sync::watch;
+
+use crate::link::Link;
 
 /// One step of a job, as [`TaskContext::step`](crate::TaskContext::step) begins it. Cheap to clone.
 ///
@@ -22,7 +23,7 @@ use tokio::sync::watch;
 /// ```
 #[derive(Debug, Clone)]
 pub struct StepContext {
-    progress: watch::Sender<Option<Progress>>,
+    link: Arc<Link>,
     place: Arc<Place>,
 }
 
@@ -37,7 +38,7 @@ struct Place {
 
 impl StepContext {
     pub(crate) fn begin(
-        progress: watch::Sender<Option<Progress>>,
+        link: Arc<Link>,
         above: Option<&Self>,
         name: String,
         index: u32,
@@ -50,7 +51,7 @@ impl StepContext {
             above: above.map(|above| Arc::clone(&above.place)),
         };
         let step = Self {
-            progress,
+            link,
             place: Arc::new(place),
         };
         step.progress(Progress::default());
@@ -73,13 +74,19 @@ impl StepContext {
             };
             place = at.above.as_ref();
         }
-        self.progress.send_replace(Some(whole));
+        self.link.say(whole);
     }
 
     /// Begins a step of this step, the `index`th (from 1) of `count`, and says so. Four levels are
     /// shown.
     #[must_use]
     pub fn step(&self, name: impl Into<String>, index: u32, count: u32) -> Self {
-        Self::begin(self.progress.clone(), Some(self), name.into(), index, count)
+        Self::begin(
+            Arc::clone(&self.link),
+            Some(self),
+            name.into(),
+            index,
+            count,
+        )
     }
 }

@@ -1,6 +1,7 @@
 //! The interface of a handler: [`Task`], and the [`TaskContext`] it works with.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use bellhop_common::wire::Progress;
 use jiff::Timestamp;
@@ -8,7 +9,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::log_feed::LogSink;
+use crate::link::Link;
 use crate::outcome::Outcome;
 use crate::step::StepContext;
 
@@ -58,24 +59,20 @@ pub struct TaskContext {
     pub attempt: u32,
     /// The W3C trace context that the job came with, for calls to other services.
     pub traceparent: Option<String>,
-    pub(crate) progress: watch::Sender<Option<Progress>>,
-    pub(crate) log: LogSink,
-    pub(crate) cancelled: CancellationToken,
+    pub(crate) link: Arc<Link>,
 }
 
 impl TaskContext {
     /// A context outside a worker, for tests of a handler; the receiver sees the newest progress.
     #[must_use]
     pub fn detached() -> (Self, watch::Receiver<Option<Progress>>) {
-        let (progress, seen) = watch::channel(None);
+        let (link, seen) = Link::detached();
         let context = Self {
             task_id: "detached".into(),
             user_id: "nobody".into(),
             attempt: 1,
             traceparent: None,
-            progress,
-            log: LogSink::default(),
-            cancelled: CancellationToken::new(),
+            link: Arc::new(link),
         };
         (context, seen)
     }
@@ -84,34 +81,34 @@ impl TaskContext {
     /// told (ten times a second) is conflated, and the last state always arrives. The worker adds
     /// how fast it goes and how long it will take.
     pub fn progress(&self, progress: Progress) {
-        self.progress.send_replace(Some(progress));
+        self.link.say(progress);
     }
 
     /// Begins a step, the `index`th (from 1) of `count`, and says so. What the returned handle then
     /// reports is how far the step is; the percentage of the whole follows, each step counting
     /// alike. Take one at a time: the owner sees the step that spoke last.
     pub fn step(&self, name: impl Into<String>, index: u32, count: u32) -> StepContext {
-        StepContext::begin(self.progress.clone(), None, name.into(), index, count)
+        StepContext::begin(Arc::clone(&self.link), None, name.into(), index, count)
     }
 
     /// Writes a line for the owner, who sees it live. Never waits: lines that come faster than
     /// they can be told are left out, the oldest first, and the owner sees how many. A text with
     /// several lines is several lines; one of more than 1 KiB is cut.
     pub fn log(&self, text: impl AsRef<str>) {
-        self.log.push(text.as_ref(), Timestamp::now());
+        self.link.log(text.as_ref(), Timestamp::now());
     }
 
     /// The lines that wait to be told, for tests of a handler with a [detached](Self::detached)
     /// context: there, nobody is told.
     #[must_use]
     pub fn waiting_log_lines(&self) -> Vec<String> {
-        self.log.waiting_lines()
+        self.link.waiting_lines()
     }
 
     /// Fires when the attempt should end: on a timeout, a cancellation, or the worker's shutdown
     /// deadline. A handler that does not end within the grace period after it is dropped.
     #[must_use]
     pub fn cancelled(&self) -> &CancellationToken {
-        &self.cancelled
+        self.link.signal()
     }
 }

@@ -9,19 +9,18 @@ use bellhop_common::unique;
 use bellhop_common::wire::TaskError;
 use jiff::Timestamp;
 use metrics::{counter, histogram};
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::ending::{Standing, end, look_up, release};
 use crate::execution::{self, End};
 use crate::feed::Feed;
+use crate::in_hand::Held;
 use crate::intake::Lane;
 use crate::ledger::Known;
 use crate::limits::{Leave, put_off};
 use crate::message::{Again, JobMessage, later};
 use crate::metric;
 use crate::outcome::Outcome;
-use crate::registry::Handler;
 use crate::renewal::spend;
 use crate::retry::Verdict;
 use crate::service::Service;
@@ -38,15 +37,14 @@ const MOST_RETURNS: u32 = 10;
 /// A message's stay with this worker.
 pub(crate) struct Visit {
     pub(crate) lane: Arc<Lane>,
-    /// Fires when the job is to end.
-    pub(crate) cancel: CancellationToken,
+    pub(crate) held: Arc<Held>,
     /// There may be another message of this job.
     pub(crate) in_doubt: bool,
 }
 
 /// What to do with a message before its job runs.
 enum Step {
-    Run(Arc<dyn Handler>),
+    Run,
     End(Outcome),
     /// Somebody else has dealt with it.
     Release,
@@ -64,20 +62,16 @@ impl Visit {
     /// From the first look to the acknowledgement.
     ///
     /// What a waiting job does not need is boxed: ten thousand of them wait at once.
-    pub(crate) async fn work(
-        self,
-        service: &Service,
-        message: &mut JobMessage,
-    ) -> Result<(), OutOfTime> {
+    pub(crate) async fn work(&self, service: &Service) -> Result<(), OutOfTime> {
+        let message = &self.held.message;
         let mut feed = Feed::new(service.policy(&message.job).max_attempts);
-        let prepared = Box::pin(self.prepare(service, &mut feed, message)).await?;
-        let Some(handler) = prepared else {
+        if !Box::pin(self.prepare(service, &mut feed, message)).await? {
             return Ok(());
-        };
+        }
         let _place = tokio::select! {
             biased;
             () = service.stop.cancelled() => return Err(OutOfTime),
-            () = self.cancel.cancelled() => {
+            () = self.held.link.cancelled() => {
                 let ending = self.cancelled(service, &mut feed, message);
                 return Box::pin(ending).await;
             }
@@ -100,7 +94,7 @@ impl Visit {
         if self.in_doubt {
             Box::pin(note_begun(service, message)).await?;
         }
-        self.run(service, &mut feed, message, handler).await
+        self.run(service, &mut feed).await
     }
 
     /// It was cancelled before it began.
@@ -117,19 +111,19 @@ impl Visit {
         end(service, feed, message, &Outcome::Cancelled, standing).await
     }
 
-    /// Up to the wait for a place; `None` if the job does not run here and now, and is settled.
+    /// Up to the wait for a place; false if the job does not run here and now, and is settled.
     async fn prepare(
         &self,
         service: &Service,
         feed: &mut Feed,
         message: &JobMessage,
-    ) -> Result<Option<Arc<dyn Handler>>, OutOfTime> {
+    ) -> Result<bool, OutOfTime> {
         let mut standing = Standing {
             in_doubt: self.in_doubt,
             buried: false,
         };
         let outcome = match self.first_step(service, message).await? {
-            Step::Run(handler) => return Ok(Some(handler)),
+            Step::Run => return Ok(true),
             Step::End(outcome) => outcome,
             Step::Finish(outcome) => {
                 standing.buried = true;
@@ -142,19 +136,19 @@ impl Visit {
             Step::Release => {
                 info!(task_id = message.job.id, "it was dealt with already");
                 release(service, message).await;
-                return Ok(None);
+                return Ok(false);
             }
             Step::Wait(due) => {
                 Box::pin(self.wait_until(service, feed, message, due)).await?;
-                return Ok(None);
+                return Ok(false);
             }
             Step::Isolate => {
                 Box::pin(self.isolate(service, feed, message)).await?;
-                return Ok(None);
+                return Ok(false);
             }
         };
         Box::pin(end(service, feed, message, &outcome, standing)).await?;
-        Ok(None)
+        Ok(false)
     }
 
     /// What the message itself, the ledger and the orders say.
@@ -201,13 +195,14 @@ impl Visit {
             }
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                () = self.cancel.cancelled() => return Ok(Step::End(Outcome::Cancelled)),
+                () = self.held.link.cancelled() => return Ok(Step::End(Outcome::Cancelled)),
                 () = service.stop.cancelled() => return Err(OutOfTime),
             }
         }
-        Ok(match service.registry.get(&message.job.kind) {
-            Some(handler) => Step::Run(handler),
-            None => Step::End(unknown_kind(service, &message.job.kind)),
+        let (registry, kind) = (&service.registry, &message.job.kind);
+        Ok(match registry.get(kind) {
+            Some(_) => Step::Run,
+            None => Step::End(registry.unknown(kind)),
         })
     }
 
@@ -219,7 +214,7 @@ impl Visit {
     ) -> Result<Option<TaskError>, OutOfTime> {
         loop {
             let (publisher, names) = (&service.publisher, &service.names);
-            let asking = unique::duplicate(publisher, names, &message.job, message.headers());
+            let asking = unique::duplicate(publisher, names, &message.job, message.is_claimed());
             let answer = tokio::select! {
                 answer = asking => answer,
                 () = service.stop.cancelled() => return Err(OutOfTime),
@@ -242,27 +237,21 @@ impl Visit {
         }
     }
 
-    async fn run(
-        &self,
-        service: &Service,
-        feed: &mut Feed,
-        message: &mut JobMessage,
-        handler: Arc<dyn Handler>,
-    ) -> Result<(), OutOfTime> {
+    async fn run(&self, service: &Service, feed: &mut Feed) -> Result<(), OutOfTime> {
+        let message = &self.held.message;
         let kind = service.label(&message.job.kind);
-        let running = (service.board).begin(&self.lane.queue, kind.clone(), message);
+        let _running = service.board.begin(kind, &self.held);
         if let Some(since) = message.since().filter(|_| message.is_fresh()) {
             let waited = Timestamp::now().duration_since(since).unsigned_abs();
-            histogram!(metric::WAIT_SECONDS, "kind" => kind.clone()).record(waited);
+            histogram!(metric::WAIT_SECONDS, "kind" => kind.to_owned()).record(waited);
         }
         let began = Instant::now();
-        let (ending, renewed) =
-            execution::run(service, feed, message, handler, &self.cancel, &running).await;
-        histogram!(metric::SECONDS, "kind" => kind.clone()).record(began.elapsed());
+        let (ending, renewed) = execution::run(service, feed, &self.held).await;
+        histogram!(metric::SECONDS, "kind" => kind.to_owned()).record(began.elapsed());
         let settled = match ending {
             End::Outcome(outcome) => {
                 let policy = service.policy(&message.job);
-                let verdict = policy.judge(outcome, message.attempt(), jitter());
+                let verdict = policy.judge(*outcome, message.attempt(), jitter());
                 Box::pin(self.settle(service, feed, message, verdict)).await
             }
             End::Abandoned => {
@@ -441,17 +430,6 @@ impl Visit {
             _ => Err(OutOfTime),
         }
     }
-}
-
-fn unknown_kind(service: &Service, kind: &str) -> Outcome {
-    let known: Vec<_> = service.registry.kinds().collect();
-    Outcome::fail(
-        "unknown_kind",
-        format!(
-            "this worker has no handler for `{kind}`; it knows: {}",
-            known.join(", ")
-        ),
-    )
 }
 
 fn lost_too_often(times: u32) -> Outcome {

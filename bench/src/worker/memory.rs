@@ -128,13 +128,13 @@ impl Memory {
         let each = (mib(self.many) - mib(self.idle_of_many)) * 1024.0 / f64::from(MANY);
         let growth = mib(self.large_backlog) / mib(self.small_backlog);
         for (what, value) in [
-            ("MiB idle", json!(mib(self.idle))),
-            ("MiB with 1000 in flight", json!(mib(self.some))),
-            ("MiB with 10000 waiting", json!(mib(self.many))),
+            ("MB idle", json!(mb(self.idle))),
+            ("MB with 1000 in flight", json!(mb(self.some))),
+            ("MB with 10000 waiting", json!(mb(self.many))),
             ("KiB a waiting task", json!(each)),
             ("backlog", json!(self.backlog)),
-            ("MiB at most, no backlog", json!(mib(self.small_backlog))),
-            ("MiB at most, with backlog", json!(mib(self.large_backlog))),
+            ("MB at most, no backlog", json!(mb(self.small_backlog))),
+            ("MB at most, with backlog", json!(mb(self.large_backlog))),
         ] {
             report.ours.insert(what.into(), value);
         }
@@ -144,12 +144,17 @@ impl Memory {
         );
         report.bars.extend([
             Bar::at_most(
-                "MiB resident with 1,000 tasks in flight",
-                mib(self.some),
+                "MB (10^6 bytes) resident with 1,000 tasks in flight",
+                mb(self.some),
                 20.0,
             ),
             Bar::at_most("KiB resident for each of 10,000 waiting tasks", each, 4.0),
             Bar::at_most(&beside, growth, NOISE),
         ]);
     }
+}
+
+/// Megabytes, from KiB.
+fn mb(kib: u64) -> f64 {
+    mib(kib) * 1.048_576
 }

@@ -4,14 +4,16 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use bellhop_common::amqp::{Message, Route, Topology};
+use bellhop_common::amqp::{Route, Topology};
 use bellhop_common::cli::health_check;
 use bellhop_common::config::{HumanDuration, LogConfig};
+use bellhop_common::enqueue::message;
 use bellhop_common::shutdown;
 use bellhop_common::telemetry::init_logs;
 use bellhop_common::wire::Job;
 use bellhop_worker::{Outcome, QueueConfig, Registry, Task, TaskContext, WorkerConfig};
 use clap::Args;
+use jiff::Timestamp;
 use serde::de::IgnoredAny;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -142,11 +144,7 @@ pub(crate) async fn enqueue(
     let topology = Topology::producer(&scene.names);
     fill(&scene.config, topology, route, count, || {
         let job = Job::new(Uuid::now_v7().to_string(), kind, json!({}), "bench");
-        Ok(Message {
-            body: serde_json::to_vec(&job)?,
-            persistent: true,
-            ..Message::default()
-        })
+        Ok(message(&job, Timestamp::now())?)
     })
     .await
 }

@@ -173,32 +173,43 @@ impl Properties {
     /// frame together with ours.
     #[must_use]
     pub fn headers_to_keep(&self) -> BTreeMap<String, String> {
-        let of_broker = |name: &str| {
-            name.starts_with("x-death")
-                || name.starts_with("x-first-death")
-                || name.starts_with("x-last-death")
-                || name == "x-stream-offset"
-                || name.ends_with("-count")
-        };
-        let kept: BTreeMap<_, _> = self
-            .headers
-            .iter()
-            .filter(|(name, _)| !of_broker(name))
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
-        let bytes: usize = kept
-            .iter()
-            .map(|(name, value)| name.len() + value.len())
-            .sum();
-        if bytes > MAX_KEPT_HEADERS {
-            return BTreeMap::new();
-        }
-        kept
+        let headers = self.headers.iter();
+        headers_to_keep(headers.map(|(name, value)| (name.as_str(), value.as_str())))
     }
 }
 
+/// The same of headers that are held otherwise.
+#[must_use]
+pub fn headers_to_keep<'a>(
+    headers: impl Iterator<Item = (&'a str, &'a str)>,
+) -> BTreeMap<String, String> {
+    let of_broker = |name: &str| {
+        name.starts_with("x-death")
+            || name.starts_with("x-first-death")
+            || name.starts_with("x-last-death")
+            || name == "x-stream-offset"
+            || name.ends_with("-count")
+    };
+    let kept: BTreeMap<_, _> = headers
+        .filter(|(name, _)| !of_broker(name))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let bytes: usize = kept
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + HEADER_OVERHEAD)
+        .sum();
+    if bytes > MAX_KEPT_HEADERS {
+        return BTreeMap::new();
+    }
+    kept
+}
+
 /// All headers must fit into one [frame](super::connect::OWN_FRAME) with ours and the properties.
-const MAX_KEPT_HEADERS: usize = 40 * 1024;
+/// The history of a replayed job, of 16 KiB, may come on top.
+const MAX_KEPT_HEADERS: usize = 24 * 1024;
+
+/// What AMQP writes around the name and the text of a header.
+const HEADER_OVERHEAD: usize = 6;
 
 fn settled(
     answer: Result<lapin::Result<bool>, tokio::time::error::Elapsed>,

@@ -25,7 +25,7 @@ pub use browser::{BrowseError, Browser, Death, Found};
 pub use claim::{Claim, ClaimError, Claimed};
 pub use connect::{ConnectError, check_url};
 pub use consumer::{Consumer, Source, StreamPosition, Subscription};
-pub use delivery::{Delivery, Properties, Receipt, SettleError};
+pub use delivery::{Delivery, Properties, Receipt, SettleError, headers_to_keep};
 pub use inquiry::{Depth, Inquiry, InquiryError};
 pub use publisher::{Message, PublishError, Publisher, PublisherTask, Route, Turn};
 pub use topology::{

@@ -10,7 +10,7 @@ use bellhop_common::amqp::{
 use bellhop_common::config::HumanDuration;
 use bellhop_common::enqueue::cancel;
 use bellhop_common::telemetry::Component;
-use bellhop_common::wire::{Job, TaskStatus};
+use bellhop_common::wire::TaskStatus;
 use jiff::Timestamp;
 use metrics::counter;
 use serde_json::{Value, json};
@@ -24,6 +24,7 @@ use super::about::{facts, identity, load_average};
 use super::mailbox::{Facts, Question};
 use super::record::{Event, HEARTBEAT_S, Record};
 use crate::config::WorkerConfig;
+use crate::message::JobMessage;
 use crate::metric;
 use crate::registry::Registry;
 
@@ -115,11 +116,12 @@ impl Monitor {
     }
 
     /// Tells a status to whoever watches. Never waits.
-    pub(crate) fn tell(&self, status: &TaskStatus, job: &Job) {
+    pub(crate) fn tell(&self, status: &TaskStatus, message: &JobMessage) {
         let Some(inner) = &self.0 else { return };
         // Sent under the lock, so that they are sent in the order of their clock.
         let mut record = inner.record();
-        for event in record.tell(status, job) {
+        let events = message.with_args(|args| record.tell(status, &message.job, args));
+        for event in events {
             if inner.waiting.try_send(event).is_err() {
                 counter!(metric::CELERY_EVENTS_DROPPED).increment(1);
             }
@@ -287,6 +289,7 @@ impl Sending {
 mod tests {
     use super::*;
     use crate::celery::record::Identity;
+    use bellhop_common::amqp::Properties;
     use bellhop_common::wire::Status;
 
     #[test]
@@ -301,7 +304,9 @@ mod tests {
             record: Mutex::new(Record::new(identity)),
             waiting,
         })));
-        let job = Job::new("t1", "report", json!({}), "ann");
+        let body = br#"{"id": "t1", "kind": "report", "user_id": "ann"}"#;
+        let read = JobMessage::read("default", body.to_vec(), Properties::default());
+        let message = read.unwrap();
         let now = Timestamp::UNIX_EPOCH;
         let mut status = TaskStatus {
             task_id: "t1".into(),
@@ -318,9 +323,9 @@ mod tests {
             next_attempt_at: None,
             timestamp: now,
         };
-        monitor.tell(&status, &job);
+        monitor.tell(&status, &message);
         status.status = Status::Succeeded;
-        monitor.tell(&status, &job);
+        monitor.tell(&status, &message);
         let names = std::iter::from_fn(|| sent.try_recv().ok()).map(|event| event.name);
         assert_eq!(names.collect::<Vec<_>>(), ["task-received", "task-started"]);
     }

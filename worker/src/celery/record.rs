@@ -98,22 +98,22 @@ impl Record {
     }
 
     /// The events that tell a status; none for most of those of a running task.
-    pub(super) fn tell(&mut self, status: &TaskStatus, job: &Job) -> Vec<Event> {
+    pub(super) fn tell(&mut self, status: &TaskStatus, job: &Job, args: &Value) -> Vec<Event> {
         let id = &status.task_id;
         match status.status {
             // For Celery that is the producer's to tell.
             Status::Queued => Vec::new(),
             Status::Scheduled => {
                 self.active.remove(id);
-                vec![self.received(status, job)]
+                vec![self.received(status, job, args)]
             }
-            Status::Running => self.started(status, job),
+            Status::Running => self.started(status, job, args),
             Status::Retrying | Status::Succeeded | Status::Failed | Status::Cancelled => {
                 let began = self.active.remove(id);
                 let mut events = Vec::with_capacity(2);
                 if began.is_none() {
                     // It ended before it began; the name of the task is in this event only.
-                    events.push(self.received(status, job));
+                    events.push(self.received(status, job, args));
                 }
                 events.push(self.ended(status, began.as_ref()));
                 events
@@ -121,7 +121,7 @@ impl Record {
         }
     }
 
-    fn started(&mut self, status: &TaskStatus, job: &Job) -> Vec<Event> {
+    fn started(&mut self, status: &TaskStatus, job: &Job, args: &Value) -> Vec<Event> {
         match self.active.get(&status.task_id) {
             Some(active) if active.attempt == status.attempt => return Vec::new(),
             None if self.active.len() >= MAX_ACTIVE => return Vec::new(),
@@ -135,7 +135,7 @@ impl Record {
         self.active.insert(status.task_id.clone(), active);
         self.processed += 1;
         *self.totals.entry(status.kind.clone()).or_default() += 1;
-        let received = self.received(status, job);
+        let received = self.received(status, job, args);
         let fields = json!({"uuid": status.task_id});
         vec![
             received,
@@ -143,8 +143,8 @@ impl Record {
         ]
     }
 
-    fn received(&mut self, status: &TaskStatus, job: &Job) -> Event {
-        let (args, kwargs) = repr::arguments(&job.args);
+    fn received(&mut self, status: &TaskStatus, job: &Job, args: &Value) -> Event {
+        let (args, kwargs) = repr::arguments(args);
         let eta = status.next_attempt_at.or(job.run_at);
         let fields = json!({
             "uuid": status.task_id, "name": status.kind, "args": args, "kwargs": kwargs,

@@ -47,7 +47,7 @@ fn names(events: &[Event]) -> Vec<&str> {
 #[test]
 fn a_task_is_received_started_and_succeeds() {
     let (mut record, job) = (record(), job());
-    let events = record.tell(&status(Status::Running, 2, 0), &job);
+    let events = record.tell(&status(Status::Running, 2, 0), &job, &job.args);
     assert_eq!(names(&events), ["task-received", "task-started"]);
     assert_eq!(
         events[0].fields,
@@ -58,12 +58,12 @@ fn a_task_is_received_started_and_succeeds() {
             "eta": null, "expires": null
         })
     );
-    let progress = record.tell(&status(Status::Running, 2, 50), &job);
+    let progress = record.tell(&status(Status::Running, 2, 50), &job, &job.args);
     assert!(progress.is_empty(), "progress is no event of Celery's");
     assert_eq!(record.active()[0]["name"], "report");
     let mut end = status(Status::Succeeded, 2, 1250);
     end.result = Some(json!({"done": true}));
-    let events = record.tell(&end, &job);
+    let events = record.tell(&end, &job, &job.args);
     assert_eq!(names(&events), ["task-succeeded"]);
     let fields = &events[0].fields;
     assert_eq!(fields["result"], "{'done': True}");
@@ -84,8 +84,8 @@ fn every_end_has_its_event() {
         (status(Status::Cancelled, 1, 0), "task-revoked"),
     ] {
         let (mut record, job) = (record(), job());
-        record.tell(&status(Status::Running, 1, 0), &job);
-        let events = record.tell(&end, &job);
+        record.tell(&status(Status::Running, 1, 0), &job, &job.args);
+        let events = record.tell(&end, &job, &job.args);
         assert_eq!(names(&events), [name]);
         let fields = &events[0].fields;
         assert_eq!(fields["uuid"], "t1");
@@ -102,9 +102,9 @@ fn every_end_has_its_event() {
 #[test]
 fn a_task_that_never_began_is_named_before_its_end() {
     let mut record = record();
-    let events = record.tell(&failed(Status::Failed, "unknown_kind"), &job());
+    let events = record.tell(&failed(Status::Failed, "unknown_kind"), &job(), &job().args);
     assert_eq!(names(&events), ["task-received", "task-failed"]);
-    let events = record.tell(&status(Status::Cancelled, 0, 0), &job());
+    let events = record.tell(&status(Status::Cancelled, 0, 0), &job(), &job().args);
     assert_eq!(names(&events), ["task-received", "task-revoked"]);
     assert_eq!(events[1].fields["terminated"], false);
     assert_eq!(
@@ -120,12 +120,12 @@ fn a_scheduled_task_is_received_with_its_time() {
     let mut record = record();
     let mut scheduled = status(Status::Scheduled, 1, 0);
     scheduled.next_attempt_at = Some("2026-01-15T11:00:00Z".parse().unwrap());
-    let events = record.tell(&scheduled, &job());
+    let events = record.tell(&scheduled, &job(), &job().args);
     assert_eq!(names(&events), ["task-received"]);
     assert_eq!(events[0].fields["eta"], "2026-01-15T11:00:00Z");
     assert!(
         record
-            .tell(&status(Status::Queued, 0, 0), &job())
+            .tell(&status(Status::Queued, 0, 0), &job(), &job().args)
             .is_empty()
     );
 }
@@ -144,9 +144,9 @@ fn the_clock_is_above_every_clock_it_has_seen() {
 #[test]
 fn a_second_attempt_starts_again() {
     let (mut record, job) = (record(), job());
-    record.tell(&status(Status::Running, 1, 0), &job);
-    record.tell(&failed(Status::Retrying, "flaky"), &job);
-    let events = record.tell(&status(Status::Running, 2, 0), &job);
+    record.tell(&status(Status::Running, 1, 0), &job, &job.args);
+    record.tell(&failed(Status::Retrying, "flaky"), &job, &job.args);
+    let events = record.tell(&status(Status::Running, 2, 0), &job, &job.args);
     assert_eq!(names(&events), ["task-received", "task-started"]);
     assert_eq!(record.totals()["report"], 2);
 }
