@@ -36,6 +36,7 @@ pub mod rooms;
 mod service;
 mod session;
 mod shards;
+pub mod store;
 #[cfg(test)]
 mod testing;
 

@@ -1,0 +1,387 @@
+//! What every store must do. Each case gets a fresh, empty store.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
+
+use super::*;
+
+/// Small, so that cases reach it.
+pub(super) const RETENTION: Retention = Retention {
+    events: 100,
+    age: Duration::from_hours(24),
+};
+
+/// Makes a test of each case, for a store that `$fresh` makes with the [`RETENTION`].
+macro_rules! conforms {
+    ($fresh:path: $($case:ident)*) => {
+        $(
+            #[tokio::test]
+            async fn $case() {
+                let (store, _place) = $fresh().await;
+                $crate::store::conformance::$case(&*store).await;
+            }
+        )*
+    };
+    ($fresh:path) => {
+        $crate::store::conformance::conforms!($fresh:
+            numbers_grow_without_gaps_each_stream_for_itself
+            the_same_event_again_keeps_its_number
+            a_batch_may_hold_the_same_event_twice
+            odd_names_are_streams_of_their_own
+            what_is_read_is_what_was_kept
+            a_long_stream_loses_its_oldest
+            what_is_too_old_goes
+            a_cursor_never_goes_back
+            reading_counts_once
+            reading_up_to_here_leaves_what_comes_later
+            what_is_put_away_is_found_among_the_archived
+            an_inbox_is_paged_from_the_newest
+            the_newest_state_of_a_task_stays
+            an_end_is_not_undone
+            a_users_tasks_are_his_own
+        );
+    };
+}
+pub(super) use conforms;
+
+fn now() -> Timestamp {
+    "2026-01-15T10:30:00Z".parse().unwrap()
+}
+
+fn event(stream: &StreamName, text: &str) -> NewEvent {
+    NewEvent {
+        stream: stream.clone(),
+        id: Uuid::now_v7(),
+        body: Bytes::copy_from_slice(text.as_bytes()),
+        task: None,
+    }
+}
+
+async fn fill(store: &dyn Store, stream: &StreamName, count: u64) -> Vec<Uuid> {
+    let events: Vec<_> = (1..=count).map(|n| event(stream, &n.to_string())).collect();
+    let ids = events.iter().map(|event| event.id).collect();
+    store.append(events, now()).await.unwrap();
+    ids
+}
+
+async fn head(store: &dyn Store, stream: &StreamName) -> Head {
+    store.heads(vec![stream.clone()]).await.unwrap()[0]
+}
+
+fn seqs(kept: &[Kept]) -> Vec<u64> {
+    kept.iter().map(|kept| kept.position.seq).collect()
+}
+
+fn every(limit: u32) -> InboxQuery {
+    InboxQuery {
+        before: None,
+        unread_only: false,
+        archived: false,
+        limit,
+    }
+}
+
+async fn inbox(store: &dyn Store, query: InboxQuery) -> Vec<u64> {
+    let page = store.inbox("ann".into(), query).await.unwrap();
+    page.iter().map(|entry| entry.seq).collect()
+}
+
+pub(super) async fn numbers_grow_without_gaps_each_stream_for_itself(store: &dyn Store) {
+    let (ann, room) = (StreamName::user("ann"), "room:r".parse().unwrap());
+    assert_eq!(head(store, &ann).await.last, 0);
+    let first = vec![event(&ann, "1"), event(&room, "a"), event(&ann, "2")];
+    let kept = store.append(first, now()).await.unwrap();
+    assert_eq!(seqs(&kept), [1, 1, 2]);
+    assert!(kept.iter().all(|kept| kept.is_new));
+    let unread: Vec<_> = kept.iter().map(|kept| kept.unread).collect();
+    assert_eq!(unread, [Some(1), None, Some(2)]);
+    let next = store.append(vec![event(&room, "b")], now()).await.unwrap();
+    assert_eq!(seqs(&next), [2]);
+    assert_eq!(
+        next[0].position.epoch, kept[1].position.epoch,
+        "the life goes on"
+    );
+    let heads = store.heads(vec![room.clone(), ann.clone()]).await.unwrap();
+    assert_eq!((heads[0].last, heads[1].last), (2, 2));
+    assert_eq!((heads[0].first, heads[1].unread), (1, 2));
+    assert_eq!(heads[0].epoch, kept[1].position.epoch);
+}
+
+pub(super) async fn the_same_event_again_keeps_its_number(store: &dyn Store) {
+    let (ann, bob) = (StreamName::user("ann"), StreamName::user("bob"));
+    let (one, two) = (event(&ann, "1"), event(&ann, "2"));
+    let both = vec![one.clone(), two.clone()];
+    let first = store.append(both.clone(), now()).await.unwrap();
+    let again = store.append(both, now()).await.unwrap();
+    assert_eq!(seqs(&again), seqs(&first));
+    assert!(again.iter().all(|kept| !kept.is_new));
+    assert_eq!(again[1].unread, Some(2));
+    // To another audience it is another event.
+    let mut copy = one;
+    copy.stream = bob;
+    let kept = store.append(vec![copy], now()).await.unwrap();
+    assert!(kept[0].is_new && kept[0].position.seq == 1);
+    assert_eq!(store.read(ann, 0, 10).await.unwrap().len(), 2);
+}
+
+pub(super) async fn a_batch_may_hold_the_same_event_twice(store: &dyn Store) {
+    let ann = StreamName::user("ann");
+    let (one, two) = (event(&ann, "1"), event(&ann, "2"));
+    let batch = vec![one.clone(), one.clone(), two, one];
+    let kept = store.append(batch, now()).await.unwrap();
+    assert_eq!(seqs(&kept), [1, 1, 2, 1]);
+    assert_eq!(head(store, &ann).await.last, 2);
+}
+
+pub(super) async fn odd_names_are_streams_of_their_own(store: &dyn Store) {
+    let ids = [
+        "a", "A", "a ", "a:b", "a.b", "{a}", "a}b{c", "*", "%00", "ünï", "…", "'; --", "a\u{0}b",
+        "\n", "\"", "\\",
+    ];
+    let streams: Vec<_> = ids.iter().map(|id| StreamName::user(id)).collect();
+    for (n, stream) in streams.iter().enumerate() {
+        fill(store, stream, n as u64 + 1).await;
+    }
+    let heads = store.heads(streams.clone()).await.unwrap();
+    for (n, head) in heads.iter().enumerate() {
+        assert_eq!(head.last, n as u64 + 1, "{:?}", ids[n]);
+    }
+    let room: StreamName = "room:a".parse().unwrap();
+    assert_eq!(head(store, &room).await.last, 0);
+}
+
+pub(super) async fn what_is_read_is_what_was_kept(store: &dyn Store) {
+    let room: StreamName = "room:r".parse().unwrap();
+    fill(store, &room, 5).await;
+    let read = |after, up_to| store.read(room.clone(), after, up_to);
+    let entries = read(1, 4).await.unwrap();
+    let found: Vec<_> = entries
+        .iter()
+        .map(|entry| (entry.seq, &entry.body[..]))
+        .collect();
+    let wants: [(u64, &[u8]); 3] = [(2, b"2"), (3, b"3"), (4, b"4")];
+    assert_eq!(found, wants);
+    assert!(read(5, 5).await.unwrap().is_empty());
+    assert_eq!(read(4, u64::MAX).await.unwrap().len(), 1);
+    let nothing = "room:none".parse().unwrap();
+    assert!(store.read(nothing, 0, 10).await.unwrap().is_empty());
+    // Bytes of any kind come back as they were.
+    let bytes: Vec<u8> = (0..=255).collect();
+    let mut event = event(&room, "");
+    event.body = bytes.clone().into();
+    store.append(vec![event], now()).await.unwrap();
+    assert_eq!(read(5, 6).await.unwrap()[0].body, bytes);
+}
+
+pub(super) async fn a_long_stream_loses_its_oldest(store: &dyn Store) {
+    let ann = StreamName::user("ann");
+    fill(store, &ann, 130).await;
+    let head = head(store, &ann).await;
+    assert_eq!((head.first, head.last, head.unread), (31, 130, 100));
+    let entries = store.read(ann.clone(), 0, 200).await.unwrap();
+    assert_eq!((entries.len(), entries[0].seq), (100, 31));
+    let at = |seq| Position {
+        epoch: head.epoch,
+        seq,
+    };
+    assert!(head.has_all_since(at(30)) && !head.has_all_since(at(29)));
+    // What was read and went does not count twice.
+    let unread = store.mark("ann".into(), Marked::UpTo(80), Mark::Read);
+    assert_eq!(unread.await.unwrap(), 50);
+    fill(store, &ann, 60).await;
+    let head = store.heads(vec![ann]).await.unwrap()[0];
+    assert_eq!((head.first, head.unread), (91, 100));
+}
+
+pub(super) async fn what_is_too_old_goes(store: &dyn Store) {
+    let (ann, room) = (StreamName::user("ann"), "room:r".parse().unwrap());
+    fill(store, &ann, 3).await;
+    fill(store, &room, 1).await;
+    let task = TaskRecord {
+        user_id: "ann".into(),
+        task_id: "old".into(),
+        rev: 1,
+        is_final: true,
+        state: "{}".into(),
+    };
+    store.put_tasks(vec![task], now()).await.unwrap();
+    let hour = SignedDuration::from_hours(1);
+    let later = now() + hour * 20;
+    store.append(vec![event(&ann, "4")], later).await.unwrap();
+    let swept = store.sweep(now() + hour * 23).await.unwrap();
+    assert_eq!((swept.events, swept.tasks), (0, 0), "nothing is too old");
+    while store.sweep(now() + hour * 25).await.unwrap().more {}
+    let heads = store.heads(vec![ann.clone(), room.clone()]).await.unwrap();
+    assert_eq!((heads[0].first, heads[0].last, heads[0].unread), (4, 4, 1));
+    assert_eq!((heads[1].first, heads[1].last), (2, 1));
+    let old = store.task("ann".into(), "old".into()).await.unwrap();
+    assert_eq!(old, None);
+    // The numbers go on.
+    let kept = store.append(vec![event(&room, "2")], later).await.unwrap();
+    assert_eq!(seqs(&kept), [2]);
+    assert_eq!(kept[0].position.epoch, heads[1].epoch);
+}
+
+pub(super) async fn a_cursor_never_goes_back(store: &dyn Store) {
+    let ann = StreamName::user("ann");
+    fill(store, &ann, 5).await;
+    let epoch = head(store, &ann).await.epoch;
+    for (epoch, seq, wants) in [
+        (epoch, 3, 3),
+        (epoch, 2, 3),
+        (Epoch::new(!epoch.number()), 5, 3),
+        (epoch, 99, 5),
+    ] {
+        let position = Position { epoch, seq };
+        let moving = store.move_cursors(vec![(ann.clone(), position)]);
+        moving.await.unwrap();
+        assert_eq!(head(store, &ann).await.cursor, wants);
+    }
+    // Of a stream that does not exist yet.
+    let bob = StreamName::user("bob");
+    let position = Position { epoch, seq: 1 };
+    let moving = store.move_cursors(vec![(bob.clone(), position)]);
+    moving.await.unwrap();
+    assert_eq!(head(store, &bob).await.cursor, 0);
+}
+
+pub(super) async fn reading_counts_once(store: &dyn Store) {
+    let ids = fill(store, &StreamName::user("ann"), 5).await;
+    let mark = |ids: Vec<Uuid>| store.mark("ann".into(), Marked::Ids(ids), Mark::Read);
+    assert_eq!(mark(vec![ids[1], ids[1], Uuid::now_v7()]).await.unwrap(), 4);
+    assert_eq!(mark(vec![ids[1], ids[4]]).await.unwrap(), 3);
+    let up_to = store.mark("ann".into(), Marked::UpTo(2), Mark::Read);
+    assert_eq!(up_to.await.unwrap(), 2);
+    let again = store.mark("ann".into(), Marked::UpTo(1), Mark::Read);
+    assert_eq!(again.await.unwrap(), 2);
+    let unread = InboxQuery {
+        unread_only: true,
+        ..every(10)
+    };
+    assert_eq!(inbox(store, unread).await, [4, 3]);
+    assert_eq!(inbox(store, every(10)).await, [5, 4, 3, 2, 1]);
+    assert_eq!(mark(ids).await.unwrap(), 0);
+    let nobody = store.mark("nobody".into(), Marked::UpTo(9), Mark::Read);
+    assert_eq!(nobody.await.unwrap(), 0);
+}
+
+pub(super) async fn reading_up_to_here_leaves_what_comes_later(store: &dyn Store) {
+    let ann = StreamName::user("ann");
+    fill(store, &ann, 2).await;
+    let unread = store.mark("ann".into(), Marked::UpTo(u64::MAX), Mark::Read);
+    assert_eq!(unread.await.unwrap(), 0);
+    let kept = store.append(vec![event(&ann, "3")], now()).await.unwrap();
+    assert_eq!(kept[0].unread, Some(1));
+    let unread = store.mark("ann".into(), Marked::UpTo(3), Mark::Read);
+    assert_eq!(unread.await.unwrap(), 0);
+}
+
+pub(super) async fn what_is_put_away_is_found_among_the_archived(store: &dyn Store) {
+    let ids = fill(store, &StreamName::user("ann"), 4).await;
+    let marked = Marked::Ids(vec![ids[0], ids[2]]);
+    let unread = store.mark("ann".into(), marked.clone(), Mark::Archived);
+    assert_eq!(unread.await.unwrap(), 2);
+    assert_eq!(inbox(store, every(10)).await, [4, 2]);
+    let archived = InboxQuery {
+        archived: true,
+        ..every(10)
+    };
+    assert_eq!(inbox(store, archived).await, [3, 1]);
+    // What is put away stays so.
+    let unread = store.mark("ann".into(), marked, Mark::Read);
+    assert_eq!(unread.await.unwrap(), 2);
+    assert_eq!(inbox(store, archived).await, [3, 1]);
+    let unread = store.mark("ann".into(), Marked::UpTo(4), Mark::Archived);
+    assert_eq!(unread.await.unwrap(), 0);
+    assert_eq!(inbox(store, archived).await, [4, 3, 2, 1]);
+    let entries = store.inbox("ann".into(), archived).await.unwrap();
+    assert!(
+        entries
+            .iter()
+            .all(|entry| entry.is_read && entry.is_archived)
+    );
+    assert_eq!(entries[0].stored_at, now());
+    // A stream is as long as before: nobody misses an event because another device put it away.
+    let stream = store.read(StreamName::user("ann"), 0, 4).await.unwrap();
+    assert_eq!(stream.len(), 4);
+}
+
+pub(super) async fn an_inbox_is_paged_from_the_newest(store: &dyn Store) {
+    fill(store, &StreamName::user("ann"), 25).await;
+    let mut seen = Vec::new();
+    let mut before = None;
+    loop {
+        let query = InboxQuery {
+            before,
+            ..every(10)
+        };
+        let page = inbox(store, query).await;
+        before = page.last().copied();
+        if page.is_empty() {
+            break;
+        }
+        assert!(page.len() <= 10);
+        seen.extend(page);
+    }
+    assert_eq!(seen, (1..=25).rev().collect::<Vec<_>>());
+    assert!(inbox(store, every(0)).await.is_empty());
+}
+
+fn task(user: &str, id: &str, rev: u64, is_final: bool) -> TaskRecord {
+    TaskRecord {
+        user_id: user.into(),
+        task_id: id.into(),
+        rev,
+        is_final,
+        state: format!("{{\"rev\":{rev}}}").into(),
+    }
+}
+
+pub(super) async fn the_newest_state_of_a_task_stays(store: &dyn Store) {
+    let states = [5, 9, 7].map(|rev| task("ann", "t", rev, false));
+    store.put_tasks(states.to_vec(), now()).await.unwrap();
+    let found = store.task("ann".into(), "t".into()).await.unwrap();
+    assert_eq!(found, Some(task("ann", "t", 9, false)));
+    // With an event, in the same step.
+    let mut event = event(&StreamName::user("ann"), "end");
+    event.task = Some(task("ann", "t", 10, true));
+    store.append(vec![event], now()).await.unwrap();
+    let found = store.task("ann".into(), "t".into()).await.unwrap();
+    assert_eq!(found, Some(task("ann", "t", 10, true)));
+}
+
+pub(super) async fn an_end_is_not_undone(store: &dyn Store) {
+    // Two runs of a worker that was cut off may overlap.
+    let states = [task("ann", "t", 5, true), task("ann", "t", 6, false)];
+    store.put_tasks(states.to_vec(), now()).await.unwrap();
+    let found = store.task("ann".into(), "t".into()).await.unwrap();
+    assert_eq!(found, Some(task("ann", "t", 5, true)));
+}
+
+pub(super) async fn a_users_tasks_are_his_own(store: &dyn Store) {
+    let states: Vec<_> = (1..=6)
+        .map(|n| task("ann", &format!("t{n}"), n, n % 2 == 0))
+        .chain([task("bob", "t1", 100, false)])
+        .collect();
+    store.put_tasks(states, now()).await.unwrap();
+    let list = async |ended, before, limit| -> Vec<u64> {
+        let query = TaskQuery {
+            ended,
+            before,
+            limit,
+        };
+        let tasks = store.tasks("ann".into(), query).await.unwrap();
+        tasks.iter().map(|task| task.rev).collect()
+    };
+    assert_eq!(list(None, None, 10).await, [6, 5, 4, 3, 2, 1]);
+    assert_eq!(list(None, Some(5), 2).await, [4, 3]);
+    assert_eq!(list(Some(true), None, 10).await, [6, 4, 2]);
+    assert_eq!(list(Some(false), Some(5), 10).await, [3, 1]);
+    let bobs = store.task("ann".into(), "t7".into()).await.unwrap();
+    assert_eq!(bobs, None);
+    let same_id = store.task("bob".into(), "t1".into()).await.unwrap();
+    assert_eq!(same_id, Some(task("bob", "t1", 100, false)));
+}

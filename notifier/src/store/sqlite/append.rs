@@ -1,0 +1,125 @@
+//! Keeping events.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, Transaction, params};
+
+use super::{number, tasks};
+use crate::store::{Epoch, Kept, NewEvent, Position, StreamName};
+
+/// A stream while a batch is added to.
+struct Growing {
+    id: i64,
+    last: u64,
+    first: u64,
+    unread: u64,
+}
+
+/// Keeps a batch, all of it or nothing.
+pub(super) fn append(
+    connection: &mut Connection,
+    events: &[NewEvent],
+    epoch: Epoch,
+    limit: u64,
+    now: i64,
+) -> rusqlite::Result<Vec<Kept>> {
+    let batch = connection.transaction()?;
+    let mut streams = HashMap::new();
+    let mut kept = Vec::with_capacity(events.len());
+    for event in events {
+        let name = &event.stream;
+        if !streams.contains_key(name) {
+            streams.insert(name, Growing::load(&batch, name)?);
+        }
+        let Some(stream) = streams.get_mut(name) else {
+            continue;
+        };
+        let is_users = name.owner().is_some();
+        let (seq, is_new) = stream.add(&batch, event, is_users, now)?;
+        stream.trim(&batch, limit)?;
+        kept.push(Kept {
+            position: Position { epoch, seq },
+            is_new,
+            unread: is_users.then_some(stream.unread),
+        });
+        if let Some(task) = &event.task {
+            tasks::put(&batch, task, now)?;
+        }
+    }
+    for stream in streams.values() {
+        stream.save(&batch)?;
+    }
+    batch.commit()?;
+    Ok(kept)
+}
+
+impl Growing {
+    fn load(batch: &Transaction<'_>, name: &StreamName) -> rusqlite::Result<Self> {
+        let new = "INSERT INTO stream (name) VALUES (?1) ON CONFLICT DO NOTHING";
+        batch.prepare_cached(new)?.execute([name.as_str()])?;
+        let query = "SELECT id, last, first, unread FROM stream WHERE name = ?1";
+        let mut statement = batch.prepare_cached(query)?;
+        statement.query_row([name.as_str()], |row| {
+            let number = |index| row.get::<_, i64>(index).map(i64::cast_unsigned);
+            Ok(Self {
+                id: row.get(0)?,
+                last: number(1)?,
+                first: number(2)?,
+                unread: number(3)?,
+            })
+        })
+    }
+
+    /// Adds an event, if it is not there; its number, and whether it is new.
+    fn add(
+        &mut self,
+        batch: &Transaction<'_>,
+        event: &NewEvent,
+        is_users: bool,
+        now: i64,
+    ) -> rusqlite::Result<(u64, bool)> {
+        let insert = "INSERT INTO event (stream, seq, event_id, stored_at, state, body) \
+                      VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (stream, event_id) DO NOTHING";
+        let (id, seq) = (event.id.as_bytes(), self.last + 1);
+        // Only a user reads.
+        let state = i64::from(!is_users);
+        let row = params![self.id, number(seq), id, now, state, &event.body[..]];
+        if batch.prepare_cached(insert)?.execute(row)? == 0 {
+            let query = "SELECT seq FROM event WHERE stream = ?1 AND event_id = ?2";
+            let mut statement = batch.prepare_cached(query)?;
+            let seq: i64 = statement.query_row(params![self.id, id], |row| row.get(0))?;
+            return Ok((seq.cast_unsigned(), false));
+        }
+        self.last = seq;
+        self.unread += u64::from(is_users);
+        Ok((seq, true))
+    }
+
+    /// Removes the oldest beyond the limit.
+    fn trim(&mut self, batch: &Transaction<'_>, limit: u64) -> rusqlite::Result<()> {
+        let delete = "DELETE FROM event WHERE stream = ?1 AND seq = ?2 RETURNING state";
+        while self.last + 1 - self.first > limit.max(1) {
+            let mut statement = batch.prepare_cached(delete)?;
+            let mut removed = statement.query(params![self.id, number(self.first)])?;
+            if let Some(row) = removed.next()?
+                && row.get::<_, i64>(0)? == 0
+            {
+                self.unread = self.unread.saturating_sub(1);
+            }
+            self.first += 1;
+        }
+        Ok(())
+    }
+
+    fn save(&self, batch: &Transaction<'_>) -> rusqlite::Result<()> {
+        let update = "UPDATE stream SET last = ?2, first = ?3, unread = ?4 WHERE id = ?1";
+        let row = params![
+            self.id,
+            number(self.last),
+            number(self.first),
+            number(self.unread)
+        ];
+        batch.prepare_cached(update)?.execute(row)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,183 @@
+//! The embedded store: one file, for one notifier.
+
+mod append;
+mod inbox;
+mod lane;
+mod schema;
+mod tasks;
+mod upkeep;
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use self::lane::Lane;
+pub use self::upkeep::{backup, check, vacuum};
+use super::{
+    Answer, Entry, Epoch, Head, InboxEntry, InboxQuery, Kept, Mark, Marked, NewEvent, Position,
+    Retention, Store, StoreError, StreamName, Swept, TaskQuery, TaskRecord,
+};
+
+/// Events, read marks and tasks in an SQLite file.
+#[derive(Debug)]
+pub struct Sqlite {
+    retention: Retention,
+    epoch: Epoch,
+    writes: Lane,
+    reads: Lane,
+}
+
+impl Sqlite {
+    /// Opens a file, or makes it.
+    ///
+    /// # Errors
+    /// [`StoreError`] that says what is wrong with the file.
+    pub fn open(path: &Path, retention: Retention) -> Result<Self, StoreError> {
+        let to_write = schema::open(path)?;
+        let to_read = schema::open_to_read(path)?;
+        let epoch = epoch_of(&to_write).map_err(|error| schema::damage(path, error))?;
+        let start = |name, connection| {
+            let started = Lane::start(name, connection);
+            started.map_err(|source| StoreError::Create {
+                path: PathBuf::from(path),
+                source,
+            })
+        };
+        Ok(Self {
+            retention,
+            epoch,
+            writes: start("store-writes", to_write)?,
+            reads: start("store-reads", to_read)?,
+        })
+    }
+}
+
+fn epoch_of(connection: &Connection) -> rusqlite::Result<Epoch> {
+    let query = "SELECT value FROM meta WHERE name = 'epoch'";
+    let number: i64 = connection.query_row(query, [], |row| row.get(0))?;
+    Ok(Epoch::new(number.cast_unsigned()))
+}
+
+impl Store for Sqlite {
+    fn append(&self, events: Vec<NewEvent>, now: Timestamp) -> Answer<'_, Vec<Kept>> {
+        let (epoch, limit) = (self.epoch, self.retention.events);
+        let work = move |connection: &mut Connection| {
+            append::append(connection, &events, epoch, limit, now.as_millisecond())
+        };
+        Box::pin(self.writes.run(work))
+    }
+
+    fn heads(&self, streams: Vec<StreamName>) -> Answer<'_, Vec<Head>> {
+        let epoch = self.epoch;
+        let work = move |connection: &mut Connection| {
+            let heads = streams.iter().map(|name| head(connection, name, epoch));
+            heads.collect()
+        };
+        Box::pin(self.reads.run(work))
+    }
+
+    fn read(&self, stream: StreamName, after: u64, up_to: u64) -> Answer<'_, Vec<Entry>> {
+        let work = move |connection: &mut Connection| read(connection, &stream, after, up_to);
+        Box::pin(self.reads.run(work))
+    }
+
+    fn move_cursors(&self, cursors: Vec<(StreamName, Position)>) -> Answer<'_, ()> {
+        let epoch = self.epoch;
+        let work = move |connection: &mut Connection| {
+            let change = connection.transaction()?;
+            for (stream, position) in cursors.iter().filter(|(_, at)| at.epoch == epoch) {
+                let query = "UPDATE stream SET cursor = min(?2, last) \
+                             WHERE name = ?1 AND cursor < ?2";
+                let mut statement = change.prepare_cached(query)?;
+                statement.execute(params![stream.as_str(), number(position.seq)])?;
+            }
+            change.commit()
+        };
+        Box::pin(self.writes.run(work))
+    }
+
+    fn inbox(&self, user_id: String, query: InboxQuery) -> Answer<'_, Vec<InboxEntry>> {
+        let work = move |connection: &mut Connection| inbox::page(connection, &user_id, &query);
+        Box::pin(self.reads.run(work))
+    }
+
+    fn mark(&self, user_id: String, marked: Marked, mark: Mark) -> Answer<'_, u64> {
+        let work =
+            move |connection: &mut Connection| inbox::mark(connection, &user_id, &marked, mark);
+        Box::pin(self.writes.run(work))
+    }
+
+    fn put_tasks(&self, tasks: Vec<TaskRecord>, now: Timestamp) -> Answer<'_, ()> {
+        let work = move |connection: &mut Connection| {
+            let change = connection.transaction()?;
+            for task in &tasks {
+                tasks::put(&change, task, now.as_millisecond())?;
+            }
+            change.commit()
+        };
+        Box::pin(self.writes.run(work))
+    }
+
+    fn task(&self, user_id: String, task_id: String) -> Answer<'_, Option<TaskRecord>> {
+        let work = move |connection: &mut Connection| tasks::one(connection, &user_id, &task_id);
+        Box::pin(self.reads.run(work))
+    }
+
+    fn tasks(&self, user_id: String, query: TaskQuery) -> Answer<'_, Vec<TaskRecord>> {
+        let work = move |connection: &mut Connection| tasks::list(connection, &user_id, &query);
+        Box::pin(self.reads.run(work))
+    }
+
+    fn sweep(&self, now: Timestamp) -> Answer<'_, Swept> {
+        let age = jiff::SignedDuration::try_from(self.retention.age).unwrap_or_default();
+        let oldest = now
+            .saturating_sub(age)
+            .map_or(i64::MIN, Timestamp::as_millisecond);
+        let work = move |connection: &mut Connection| upkeep::sweep(connection, oldest);
+        Box::pin(self.writes.run(work))
+    }
+}
+
+/// SQLite's numbers have a sign.
+fn number(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn head(connection: &Connection, name: &StreamName, epoch: Epoch) -> rusqlite::Result<Head> {
+    let query = "SELECT last, first, cursor, unread FROM stream WHERE name = ?1";
+    let mut statement = connection.prepare_cached(query)?;
+    let found = statement.query_row([name.as_str()], |row| {
+        let number = |index| row.get::<_, i64>(index).map(i64::cast_unsigned);
+        Ok(Head {
+            epoch,
+            last: number(0)?,
+            first: number(1)?,
+            cursor: number(2)?,
+            unread: number(3)?,
+        })
+    });
+    Ok(found.optional()?.unwrap_or(Head::empty(epoch)))
+}
+
+fn read(
+    connection: &Connection,
+    stream: &StreamName,
+    after: u64,
+    up_to: u64,
+) -> rusqlite::Result<Vec<Entry>> {
+    let query = "SELECT event.seq, event.body FROM event JOIN stream ON stream.id = event.stream \
+                 WHERE stream.name = ?1 AND event.seq > ?2 AND event.seq <= ?3 ORDER BY event.seq";
+    let mut statement = connection.prepare_cached(query)?;
+    let range = params![stream.as_str(), number(after), number(up_to)];
+    let rows = statement.query_map(range, |row| {
+        Ok(Entry {
+            seq: row.get::<_, i64>(0)?.cast_unsigned(),
+            body: row.get::<_, Vec<u8>>(1)?.into(),
+        })
+    })?;
+    rows.collect()
+}
+
+#[cfg(test)]
+mod tests;

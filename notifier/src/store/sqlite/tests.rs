@@ -1,0 +1,166 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::*;
+use crate::store::SharedStore;
+use crate::store::conformance::{RETENTION, conforms};
+
+/// A folder that goes with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("bellhop-store-{}", Uuid::now_v7()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+async fn fresh() -> (SharedStore, Folder) {
+    let folder = Folder::new();
+    let store = Sqlite::open(&folder.file("store.db"), RETENTION).unwrap();
+    (Arc::new(store), folder)
+}
+
+conforms!(fresh);
+
+fn events(count: usize) -> Vec<NewEvent> {
+    let event = |n: usize| NewEvent {
+        stream: StreamName::user(&format!("u{}", n % 7)),
+        id: Uuid::now_v7(),
+        body: n.to_string().into(),
+        task: None,
+    };
+    (0..count).map(event).collect()
+}
+
+#[tokio::test]
+async fn a_file_that_is_opened_again_goes_on() {
+    let folder = Folder::new();
+    let path = folder.file("store.db");
+    let batch = events(20);
+    let first = Sqlite::open(&path, RETENTION).unwrap();
+    let kept = first.append(batch.clone(), Timestamp::now()).await.unwrap();
+    drop(first);
+    let second = Sqlite::open(&path, RETENTION).unwrap();
+    let again = second.append(batch, Timestamp::now()).await.unwrap();
+    assert_eq!(kept.len(), again.len());
+    for (before, after) in kept.iter().zip(&again) {
+        assert_eq!(before.position, after.position);
+    }
+    assert_eq!(check(&path).unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn only_the_owner_can_read_the_file() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::new();
+    let path = folder.file("store.db");
+    let store = Sqlite::open(&path, RETENTION).unwrap();
+    store.append(events(1), Timestamp::now()).await.unwrap();
+    for file in std::fs::read_dir(&folder.0).unwrap() {
+        let file = file.unwrap();
+        let mode = file.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{:?}", file.file_name());
+    }
+}
+
+#[test]
+fn a_file_that_is_not_ours_is_refused_with_the_way_out() {
+    let folder = Folder::new();
+    let open = |path: &Path| Sqlite::open(path, RETENTION).unwrap_err();
+
+    let text = folder.file("text");
+    std::fs::write(
+        &text,
+        "no database at all, but long enough to have a header".repeat(99),
+    )
+    .unwrap();
+    let error = open(&text);
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
+    assert!(error.to_string().contains("backup"), "{error}");
+
+    let foreign = folder.file("foreign");
+    let other = Connection::open(&foreign).unwrap();
+    other.execute_batch("CREATE TABLE theirs (x)").unwrap();
+    let error = open(&foreign);
+    assert!(matches!(error, StoreError::Foreign { .. }), "{error:?}");
+    assert!(error.to_string().contains("store.path"), "{error}");
+
+    let newer = folder.file("newer");
+    drop(Sqlite::open(&newer, RETENTION).unwrap());
+    let later = Connection::open(&newer).unwrap();
+    later.pragma_update(None, "user_version", 999).unwrap();
+    let error = open(&newer);
+    assert!(
+        matches!(error, StoreError::Newer { found: 999, .. }),
+        "{error:?}"
+    );
+
+    let error = open(&folder.file("no/such/folder"));
+    assert!(matches!(error, StoreError::Create { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_found_out() {
+    let folder = Folder::new();
+    let path = folder.file("store.db");
+    let store = Sqlite::open(&path, RETENTION).unwrap();
+    store.append(events(500), Timestamp::now()).await.unwrap();
+    drop(store);
+    // An event that is gone without a trace.
+    let connection = Connection::open(&path).unwrap();
+    connection
+        .execute("DELETE FROM event WHERE id = 250", [])
+        .unwrap();
+    drop(connection);
+    let found = check(&path).unwrap();
+    assert!(
+        found.iter().any(|line| line.contains("missing")),
+        "{found:?}"
+    );
+    // A page that was overwritten.
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 4096].fill(0xa5);
+    std::fs::write(&path, bytes).unwrap();
+    let found = check(&path);
+    assert!(
+        found.as_ref().map_or(true, |found| !found.is_empty()),
+        "{found:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_backup_is_whole_and_says_that_it_is_another_life() {
+    let folder = Folder::new();
+    let (path, copy) = (folder.file("store.db"), folder.file("copy.db"));
+    let store = Sqlite::open(&path, RETENTION).unwrap();
+    let batch = events(30);
+    let kept = store.append(batch.clone(), Timestamp::now()).await.unwrap();
+    backup(&path, &copy).unwrap();
+    assert!(backup(&path, &copy).is_err(), "nothing is overwritten");
+    assert_eq!(check(&copy).unwrap(), Vec::<String>::new());
+    let copied = Sqlite::open(&copy, RETENTION).unwrap();
+    let again = copied.append(batch, Timestamp::now()).await.unwrap();
+    for (before, after) in kept.iter().zip(&again) {
+        assert_eq!(before.position.seq, after.position.seq);
+        assert_ne!(before.position.epoch, after.position.epoch);
+    }
+    drop((store, copied));
+    vacuum(&path).unwrap();
+    assert_eq!(check(&path).unwrap(), Vec::<String>::new());
+}
