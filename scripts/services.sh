@@ -120,7 +120,8 @@ start_services() {
     worker=(--config deploy/demo/worker.toml
         --set "http.listen=127.0.0.1:$worker_port" --set "files.root=$files" "${worker_flags[@]}")
     notifier=(--config deploy/demo/notifier.toml --set websocket.drain_window=0s
-        --set "http.listen=127.0.0.1:$port" --set "auth.secret_file=$run/secret" "$@")
+        --set "http.listen=127.0.0.1:$port" --set "auth.secret_file=$run/secret"
+        --set "store.path=$run/store.db" "$@")
     launch worker "$bin/worker" run "${worker[@]}"
     launch notifier env ${webhook:+BELLHOP_MATTERMOST__WEBHOOK_URL="$webhook"} \
         "$bin/notifier" run "${notifier[@]}"

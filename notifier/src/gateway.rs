@@ -16,6 +16,8 @@ use crate::recent::Recent;
 use crate::relay::Relays;
 use crate::revocations::Gate;
 use crate::rooms::Rooms;
+use crate::streams::Streams;
+use bellhop_common::wire::encode_word;
 
 /// The notifier's shared state.
 #[derive(Debug)]
@@ -34,6 +36,9 @@ pub(crate) struct Gateway {
     pub(crate) rooms: Rooms,
     pub(crate) presence: Presence,
     pub(crate) relays: Relays,
+    /// What is kept; `None` where nothing is.
+    pub(crate) streams: Option<Streams>,
+    /// Where nothing is kept: what was shown lately.
     pub(crate) recent: Recent,
     /// This instance stops: connections are moved elsewhere and no more are taken.
     pub(crate) stop: CancellationToken,
@@ -41,4 +46,11 @@ pub(crate) struct Gateway {
     pub(crate) closed: CancellationToken,
     /// Owns the tasks of all connections.
     pub(crate) sessions: TaskTracker,
+}
+
+impl Gateway {
+    /// This instance's name as a word of a routing key or queue.
+    pub(crate) fn instance_word(&self) -> String {
+        encode_word(&self.instance)
+    }
 }

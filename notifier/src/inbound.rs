@@ -1,10 +1,10 @@
-//! Events from RabbitMQ: `live` ones to the hub, `stored` ones handed back as `live`.
+//! Events from RabbitMQ to the hub: `live` ones, and bundles of `stored` ones.
 
 use std::sync::Arc;
 
-use bellhop_common::amqp::{Delivery, Message, Route};
-use bellhop_common::wire::{Audience, Event, EventClass, EventKey};
-use futures_util::{StreamExt as _, stream};
+use bellhop_common::amqp::Delivery;
+use bellhop_common::wire::{Audience, Event, EventKey};
+use bytes::Bytes;
 use metrics::counter;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -14,13 +14,10 @@ use tracing::{debug, warn};
 use crate::gateway::Gateway;
 use crate::metric;
 use crate::presence;
-use crate::protocol::{self, Place};
-
-/// How many `stored` events are handed back at once.
-pub(crate) const HAND_BACKS: u16 = 64;
-
-/// The header of `live` events that were `stored` ones before.
-const HANDED_BACK: &str = "x-bellhop-handed-back";
+use crate::protocol::{self, Frame, Place};
+use crate::store::{Position, StreamName};
+use crate::streams::bundle::Told;
+use crate::streams::{self, Arrived};
 
 /// How many live events are acknowledged together.
 const TOGETHER: usize = 64;
@@ -29,11 +26,14 @@ const TOGETHER: usize = 64;
 pub(crate) async fn deliver(gateway: Arc<Gateway>, mut deliveries: mpsc::Receiver<Delivery>) {
     let mut batch = Vec::with_capacity(TOGETHER);
     while deliveries.recv_many(&mut batch, TOGETHER).await > 0 {
-        for delivery in &batch {
-            if delivery.routing_key.starts_with(presence::KEY_WORD) {
+        for delivery in &mut batch {
+            let key = delivery.routing_key.as_str();
+            if key.starts_with(presence::KEY_WORD) {
                 presence::hear(&gateway, &delivery.body);
-            } else if is_new(&gateway, delivery) {
-                route(&gateway, &delivery.routing_key, &delivery.body);
+            } else if key.starts_with(streams::KEY_WORD) {
+                open_bundle(&gateway, std::mem::take(&mut delivery.body).into());
+            } else {
+                route(&gateway, key, &delivery.body, None);
             }
         }
         // After a new connection a batch may hold the last of the old one before the first of the
@@ -50,31 +50,110 @@ pub(crate) async fn deliver(gateway: Arc<Gateway>, mut deliveries: mpsc::Receive
     }
 }
 
-/// Whether an event is to be shown. Known here, where it goes to people, and not where it is handed
-/// back: a hand-back whose confirm is lost is repeated, and may or may not have arrived.
-fn is_new(gateway: &Gateway, delivery: &Delivery) -> bool {
-    let properties = &delivery.properties;
-    let id = properties.message_id.as_deref().unwrap_or_default();
-    // An event without an id cannot be known again.
-    if id.is_empty() || !properties.headers.contains_key(HANDED_BACK) {
-        return true;
+fn open_bundle(gateway: &Gateway, mut bundle: Bytes) {
+    loop {
+        match Told::read(&mut bundle) {
+            Ok(Some(told)) => hear(gateway, told),
+            Ok(None) => return,
+            Err(error) => {
+                malformed::<()>(&error);
+                return;
+            }
+        }
     }
-    let is_new = gateway.recent.is_new(id, &delivery.routing_key);
-    if !is_new {
-        debug!(id, "an event was told twice");
+}
+
+/// A stored event, to be shown once: whoever tells it may not know whether it was told before.
+fn hear(gateway: &Gateway, told: Told) {
+    let key = match EventKey::parse(&told.key) {
+        Ok(key) => key,
+        Err(error) => {
+            malformed::<()>(&error);
+            return;
+        }
+    };
+    let numbered = gateway.streams.as_ref().zip(told.position);
+    let Some(((streams, position), name)) = numbered.zip(StreamName::of(&key.audience)) else {
+        return show_unnumbered(gateway, &told);
+    };
+    if let Some(place) = Place::of(&key.audience) {
+        membership(gateway, &place, &key.topic, &told.body);
     }
-    is_new
+    let followed = streams.followed(&name);
+    let arrived = followed.arrive(&name, position, || Some(told), |told| show(gateway, &told));
+    match arrived {
+        Arrived::NotFollowed | Arrived::Shown | Arrived::Waits => {}
+        Arrived::Known => debug!(%name, seq = position.seq, "an event was told twice"),
+        Arrived::Gap => streams.catch_up(&name),
+        Arrived::NewLife => {
+            counter!(metric::STREAM_RESETS).increment(1);
+            show_reset(gateway, &name, position);
+        }
+    }
+}
+
+/// Where nothing is kept, an event is known again by its id, for a while.
+fn show_unnumbered(gateway: &Gateway, told: &Told) {
+    #[derive(Deserialize)]
+    struct Id {
+        id: String,
+    }
+    let id = serde_json::from_slice::<Id>(&told.body).map(|event| event.id);
+    let is_new = id.is_ok_and(|id| gateway.recent.is_new(&id, &told.key));
+    if is_new {
+        route(gateway, &told.key, &told.body, None);
+    }
+}
+
+/// Shows a stored event to those of this instance whom it is for.
+pub(crate) fn show(gateway: &Gateway, told: &Told) {
+    route(
+        gateway,
+        &told.key,
+        &told.body,
+        told.position.map(|position| (position, told.unread)),
+    );
+}
+
+/// A stored event as clients see it.
+pub(crate) fn frame_of(told: &Told) -> Option<Frame> {
+    let key = EventKey::parse(&told.key).ok()?;
+    let event = Event::parse(&told.body).ok()?;
+    protocol::event(
+        &key,
+        event,
+        told.position.map(|position| (position, told.unread)),
+    )
+}
+
+/// Says to those who follow a stream that events of it may be lost.
+pub(crate) fn show_reset(gateway: &Gateway, name: &StreamName, position: Position) {
+    let frame = protocol::stream_reset(name, position);
+    send(gateway, &name.audience(), &frame);
+}
+
+fn send(gateway: &Gateway, audience: &Audience, frame: &Frame) -> usize {
+    match audience {
+        Audience::User(user) => gateway.hub.send_to_user(user, frame),
+        Audience::All => gateway.hub.send_to_all(frame),
+        Audience::Room(_) | Audience::Chat(_) | Audience::Team(_) => {
+            Place::of(audience).map_or(0, |place| gateway.rooms.send(&place, frame))
+        }
+    }
 }
 
 /// Gives one event to whom its key names. Malformed ones are counted and dropped: whoever
 /// published them is not here to be told.
-fn route(gateway: &Gateway, key: &str, body: &[u8]) {
+fn route(gateway: &Gateway, key: &str, body: &[u8], number: Option<(Position, Option<u64>)>) {
     let key = match EventKey::parse(key) {
         Ok(key) => key,
-        Err(error) => return malformed(&error),
+        Err(error) => {
+            malformed::<()>(&error);
+            return;
+        }
     };
     let place = Place::of(&key.audience);
-    if let Some(place) = &place {
+    if let Some(place) = place.as_ref().filter(|_| number.is_none()) {
         membership(gateway, place, &key.topic, body);
     }
     // Before the body is read: most events are for users and rooms of other instances.
@@ -89,15 +168,11 @@ fn route(gateway: &Gateway, key: &str, body: &[u8]) {
         return;
     }
     let frame = match Event::parse(body) {
-        Ok(event) => protocol::event(&key, event),
-        Err(error) => return malformed(&error),
+        Ok(event) => protocol::event(&key, event, number),
+        Err(error) => malformed(&error),
     };
     let Some(frame) = frame else { return };
-    let sent = match (&key.audience, &place) {
-        (_, Some(place)) => gateway.rooms.send(place, &frame),
-        (Audience::User(user), None) => gateway.hub.send_to_user(user, &frame),
-        _ => gateway.hub.send_to_all(&frame),
-    };
+    let sent = send(gateway, &key.audience, &frame);
     counter!(metric::DELIVERIES).increment(sent as u64);
 }
 
@@ -115,12 +190,18 @@ fn membership(gateway: &Gateway, place: &Place, topic: &str, body: &[u8]) {
     };
     let event = match Event::parse(body) {
         Ok(event) => event,
-        Err(error) => return malformed(&error),
+        Err(error) => {
+            malformed::<()>(&error);
+            return;
+        }
     };
     let data = event.data.as_deref().map_or("null", RawValue::get);
     let user = match serde_json::from_str::<Member>(data) {
         Ok(member) => member.user_id,
-        Err(error) => return malformed(&error),
+        Err(error) => {
+            malformed::<()>(&error);
+            return;
+        }
     };
     if is_member {
         gateway.access.add_member(&user, place);
@@ -130,73 +211,9 @@ fn membership(gateway: &Gateway, place: &Place, topic: &str, body: &[u8]) {
     }
 }
 
-fn malformed(error: &dyn std::error::Error) {
+/// Counts what nobody can read.
+pub(crate) fn malformed<T>(error: &dyn std::error::Error) -> Option<T> {
     counter!(metric::MALFORMED).increment(1);
     warn!(%error, "a malformed event was dropped");
-}
-
-/// Hands `stored` events back as `live` ones, each acknowledged only after the broker has
-/// confirmed its successor. A crash in between repeats it, with the same event id.
-pub(crate) async fn hand_back(gateway: Arc<Gateway>, deliveries: mpsc::Receiver<Delivery>) {
-    let deliveries = stream::unfold(deliveries, async |mut deliveries| {
-        let delivery = deliveries.recv().await?;
-        Some((delivery, deliveries))
-    });
-    deliveries
-        .map(|delivery| hand_one_back(&gateway, delivery))
-        .buffered(usize::from(HAND_BACKS))
-        .for_each(async |()| {})
-        .await;
-}
-
-async fn hand_one_back(gateway: &Gateway, delivery: Delivery) {
-    let key = match EventKey::parse(&delivery.routing_key) {
-        Ok(mut key) => {
-            key.class = EventClass::Live;
-            key.to_string()
-        }
-        Err(error) => {
-            malformed(&error);
-            // Nobody could ever deliver it.
-            return settle(delivery).await;
-        }
-    };
-    let exchange = gateway.names.events();
-    let mut headers = delivery.properties.headers_to_keep();
-    headers.insert(HANDED_BACK.into(), "1".into());
-    let message = Message {
-        body: delivery.body.clone(),
-        id: delivery.properties.message_id.clone(),
-        kind: delivery.properties.kind.clone(),
-        headers,
-        persistent: false,
-        ..Message::default()
-    };
-    // Mandatory: this instance listens before it takes from the inbox, so that somebody must.
-    let route = Route {
-        exchange: &exchange,
-        key: &key,
-        mandatory: true,
-    };
-    match gateway.publisher.publish(route, &message).await {
-        Ok(()) => settle(delivery).await,
-        Err(error) if error.is_permanent() => {
-            malformed(&error);
-            if let Err(error) = delivery.receipt.reject().await {
-                debug!(%error, "a rejection was lost");
-            }
-        }
-        Err(error) => {
-            warn!(%error, "an event could not be handed back yet");
-            if let Err(error) = delivery.receipt.requeue().await {
-                debug!(%error, "the event returns when the broker is back");
-            }
-        }
-    }
-}
-
-async fn settle(delivery: Delivery) {
-    if let Err(error) = delivery.receipt.ack().await {
-        debug!(%error, "an acknowledgement was lost; the event will be handed back again");
-    }
+    None
 }

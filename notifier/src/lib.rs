@@ -8,6 +8,8 @@
 //! - `access`: who may enter a room. `presence`: who is in it on other instances. `relay`: what
 //!   clients send to each other.
 //! - `revocations`: tokens that are good no more, from RabbitMQ to those who check.
+//! - [`store`]: what is kept. `streams`: stored events, from the broker's inbox into the store and
+//!   to those who follow them, each once and in order.
 //! - `inbound`: events from RabbitMQ to the hub. [`alerts`]: failures to Mattermost.
 //! - `admission`, `pace`, `drain`: how many connections, how often, and how they end.
 //!
@@ -37,13 +39,14 @@ mod service;
 mod session;
 mod shards;
 pub mod store;
+mod streams;
 #[cfg(test)]
 mod testing;
 
 pub use access::CallbackError;
 pub use config::{
     Access, AuthConfig, AuthMode, HttpConfig, KeyConfig, MattermostConfig, NotifierConfig,
-    OpenKind, RoomsConfig, TasksConfig, WebSocketConfig,
+    OpenKind, RoomsConfig, StoreConfig, StoreKind, TasksConfig, WebSocketConfig,
 };
 pub use http::{Network, NetworkError};
 #[doc(hidden)]

@@ -1,6 +1,6 @@
 //! The notifier's metrics: names and what they mean.
 
-use metrics::{describe_counter, describe_gauge};
+use metrics::{describe_counter, describe_gauge, describe_histogram};
 
 /// Without labels.
 pub(crate) const CONNECTIONS: &str = "bellhop_notifier_connections";
@@ -30,6 +30,21 @@ pub(crate) const REFUSED_HANDSHAKES: &str = "bellhop_notifier_refused_handshakes
 pub(crate) const PUBLISHED: &str = "bellhop_notifier_published_events_total";
 /// By `outcome`.
 pub(crate) const ALERTS: &str = "bellhop_notifier_alerts_total";
+
+/// By `outcome`.
+pub(crate) const KEPT: &str = "bellhop_notifier_kept_events_total";
+/// Without labels.
+pub(crate) const KEEP_SECONDS: &str = "bellhop_notifier_keep_seconds";
+/// Without labels.
+pub(crate) const CAUGHT_UP: &str = "bellhop_notifier_caught_up_events_total";
+/// Without labels.
+pub(crate) const STREAM_RESETS: &str = "bellhop_notifier_stream_resets_total";
+/// By `outcome`.
+pub(crate) const RESUMES: &str = "bellhop_notifier_resumes_total";
+/// Without labels.
+pub(crate) const REPLAYED: &str = "bellhop_notifier_replayed_events_total";
+/// By `what`.
+pub(crate) const SWEPT: &str = "bellhop_notifier_swept_total";
 
 /// By `outcome`.
 pub(crate) const JWKS_REFRESHES: &str = "bellhop_notifier_jwks_refreshes_total";
@@ -83,6 +98,28 @@ pub(crate) fn describe() {
         PUBLISHED,
         "Events of POST /api/events: sent, repeated (and not sent again) or failed"
     );
+    describe_counter!(
+        KEPT,
+        "Stored events put into the store: new, known (told again), or failed (tried again)"
+    );
+    describe_histogram!(
+        KEEP_SECONDS,
+        "How long a batch of stored events took to be kept and told to all instances"
+    );
+    describe_counter!(
+        CAUGHT_UP,
+        "Stored events read from the store because they were lost on their way to this instance"
+    );
+    describe_counter!(
+        STREAM_RESETS,
+        "Streams of which events may be lost, as their clients were told"
+    );
+    describe_counter!(
+        RESUMES,
+        "Streams in which a client that came back went on: recovered or lost"
+    );
+    describe_counter!(REPLAYED, "Stored events shown to clients that came back");
+    describe_counter!(SWEPT, "Events and tasks removed because of their age");
     describe_counter!(
         ALERTS,
         "Posts to Mattermost: posted, delayed (will be tried again) or refused"

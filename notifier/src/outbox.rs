@@ -101,6 +101,20 @@ impl Outbox {
         wake(waiting);
     }
 
+    /// Takes what waits, without waiting for more.
+    #[must_use]
+    pub fn take_waiting(&self) -> VecDeque<Frame> {
+        let mut waiting = self.lock();
+        waiting.bytes = 0;
+        std::mem::take(&mut waiting.frames)
+    }
+
+    /// Whether nothing waits to be written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lock().frames.is_empty()
+    }
+
     /// Closes the connection after what waits has been written. The first reason stays.
     pub fn close(&self, close: Close) {
         let mut waiting = self.lock();

@@ -10,11 +10,12 @@ use bellhop_common::config::{Secret, SecretError};
 use bellhop_common::http::{Limits, serve};
 use bellhop_common::telemetry::{Component, Health, Metrics, MetricsError};
 use bellhop_common::tls;
-use bellhop_common::wire::encode_word;
+use jiff::{SignedDuration, Timestamp};
+use metrics::counter;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -24,18 +25,22 @@ use crate::admission::Admission;
 use crate::alerts::mattermost::{SetupError, WebhookUrlError};
 use crate::alerts::{self, Mattermost, WebhookUrl};
 use crate::auth::{Issuer, IssuerError, KeyError, Verifier};
-use crate::config::{AuthMode, MAX_INSTANCE_BYTES, MattermostConfig, NotifierConfig};
+use crate::config::{
+    AuthMode, MAX_INSTANCE_BYTES, MattermostConfig, NotifierConfig, StoreConfig, StoreKind,
+};
 use crate::drain::drain;
 use crate::gateway::Gateway;
 use crate::http;
 use crate::hub::Hub;
-use crate::inbound::{self, HAND_BACKS};
+use crate::inbound;
 use crate::metric;
 use crate::presence::{self, Presence};
 use crate::recent::Recent;
 use crate::relay::{self, Relays};
 use crate::revocations::{self, Gate};
 use crate::rooms::Rooms;
+use crate::store::{Sqlite, StoreError, StreamName, Swept};
+use crate::streams::{self, Streams, catch_up, leaving, writer};
 
 /// How many live events may be with us at once.
 const LIVE_PREFETCH: u16 = 500;
@@ -48,6 +53,9 @@ const LIVE_MAX_BYTES: u32 = 64 * 1024 * 1024;
 
 /// How long Mattermost may take for one post.
 const POST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Between two looks for what is too old.
+const SWEEP_EVERY: Duration = Duration::from_mins(1);
 
 /// How long HTTP requests and the last close frames may take at the end.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -73,6 +81,9 @@ pub enum RunError {
     /// The HTTP client.
     #[error(transparent)]
     Mattermost(#[from] SetupError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The HTTP client that asks who may enter.
     #[error(transparent)]
     Callback(#[from] CallbackError),
@@ -101,12 +112,14 @@ pub async fn run(
     }
     let hears = health.component("amqp.consumer");
     let (relays, lanes) = Relays::new();
+    let (streams, behind) = streams(&config.store)?.unzip();
     let parts = Parts {
         verifier: Verifier::new(&config.auth)?,
         gate: gate(&config),
         access: Access::new(&config.rooms, config.auth.mode)?,
         presence: Presence::new(hears.clone()),
         relays,
+        streams,
     };
     let issuer = match parts.verifier.issuer() {
         Some(issuer) => Some((issuer, Issuer::client()?)),
@@ -126,6 +139,9 @@ pub async fn run(
     if let Some((issuer, client)) = issuer {
         let component = health.component("auth.jwks");
         tasks.spawn(issuer.keep_fresh(client, component, closed.clone()));
+    }
+    if let Some(behind) = behind {
+        look_after_streams(&gateway, behind, hears.clone(), &tasks);
     }
     let consumer = start_queues(&gateway, topology, mattermost, hears, &health, &tasks);
     serves.up();
@@ -158,6 +174,7 @@ struct Parts {
     access: Access,
     presence: Presence,
     relays: Relays,
+    streams: Option<Streams>,
 }
 
 impl Parts {
@@ -179,6 +196,7 @@ impl Parts {
             rooms: Rooms::new(),
             presence: self.presence,
             relays: self.relays,
+            streams: self.streams,
             recent: Recent::default(),
             stop,
             closed: CancellationToken::new(),
@@ -187,6 +205,71 @@ impl Parts {
             publisher,
             config,
         })
+    }
+}
+
+type Behind = mpsc::Receiver<StreamName>;
+
+fn streams(config: &StoreConfig) -> Result<Option<(Streams, Behind)>, StoreError> {
+    let retention = config.retention();
+    match config.kind {
+        StoreKind::None => Ok(None),
+        StoreKind::Sqlite => {
+            let store = Sqlite::open(&config.path, retention)?;
+            Ok(Some(Streams::new(Arc::new(store))))
+        }
+        StoreKind::Redis => unimplemented!(),
+    }
+}
+
+fn look_after_streams(
+    gateway: &Arc<Gateway>,
+    behind: Behind,
+    hears: Component,
+    tasks: &TaskTracker,
+) {
+    let closed = || gateway.closed.clone();
+    tasks.spawn(catch_up::run(Arc::clone(gateway), behind, closed()));
+    tasks.spawn(catch_up::watch(Arc::clone(gateway), hears, closed()));
+    tasks.spawn(leaving::keep(Arc::clone(gateway), closed()));
+    tasks.spawn(sweep(Arc::clone(gateway), closed()));
+}
+
+/// Removes what is too old.
+async fn sweep(gateway: Arc<Gateway>, closed: CancellationToken) {
+    let Some(streams) = &gateway.streams else {
+        return;
+    };
+    // A clock that is set forward while we run must not make everything too old.
+    let (began, clock) = (Timestamp::now(), Instant::now());
+    loop {
+        tokio::select! {
+            () = sleep(SWEEP_EVERY) => {}
+            () = closed.cancelled() => return,
+        }
+        let elapsed = SignedDuration::try_from(clock.elapsed()).unwrap_or_default();
+        let Ok(now) = began.saturating_add(elapsed) else {
+            continue;
+        };
+        while !closed.is_cancelled() {
+            match streams.store.sweep(now).await {
+                Ok(Swept {
+                    events,
+                    tasks,
+                    more,
+                }) => {
+                    counter!(metric::SWEPT, "what" => "events").increment(events);
+                    counter!(metric::SWEPT, "what" => "tasks").increment(tasks);
+                    if !more {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    warn!(%error, "what is too old cannot be removed");
+                    break;
+                }
+            }
+        }
     }
 }
 
@@ -232,9 +315,13 @@ fn start_queues(
     // Before the inbox: what is handed back must find this instance listening.
     let live = subscribe(
         Source::Own {
-            stem: names.notifier(&encode_word(&gateway.instance)),
+            stem: names.notifier(&gateway.instance_word()),
             exchange: names.events(),
-            patterns: vec!["live.#".into(), format!("{}.#", presence::KEY_WORD)],
+            patterns: vec![
+                "live.#".into(),
+                format!("{}.#", presence::KEY_WORD),
+                format!("{}.#", streams::KEY_WORD),
+            ],
             max_bytes: LIVE_MAX_BYTES,
         },
         LIVE_PREFETCH,
@@ -246,11 +333,13 @@ fn start_queues(
         },
         REVOCATIONS_PREFETCH,
     );
-    let inbox = subscribe(Source::Queue(names.inbox()), HAND_BACKS);
+    let inbox = subscribe(Source::Queue(names.inbox()), writer::PREFETCH);
     let component = health.component("auth.revocations");
     tasks.spawn(revocations::follow(Arc::clone(gateway), revoked, component));
     tasks.spawn(inbound::deliver(Arc::clone(gateway), live));
-    tasks.spawn(inbound::hand_back(Arc::clone(gateway), inbox));
+    let component = health.component("store");
+    component.up();
+    tasks.spawn(writer::keep(Arc::clone(gateway), inbox, component));
     if let Some(client) = mattermost {
         // One at a time: the channel reads them in order.
         let waiting = subscribe(Source::Queue(names.alerts()), 1);

@@ -122,7 +122,7 @@ async fn connections_are_cut_at_random_bytes() {
     let relay = Relay::start(&stack.url, random.clone(), 300_000).await;
     let behind = Stack {
         url: relay.url(&stack.url),
-        prefix: stack.prefix.clone(),
+        ..stack.clone()
     };
     let swarm = Swarm::start(&behind, 3, &[], random).await;
     run.until_ended(run.fates.len(), PATIENCE).await;

@@ -44,6 +44,7 @@ mod rooms;
 mod scheduled;
 mod sse;
 mod status;
+mod streams;
 mod tls;
 mod unique;
 mod worker_gone;

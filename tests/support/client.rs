@@ -45,6 +45,12 @@ impl Client {
         Ok((Self { socket }, response))
     }
 
+    /// Says goodbye, and waits until the other side has, too.
+    pub async fn close(mut self) {
+        self.send_message(Message::Close(None)).await;
+        self.closed().await;
+    }
+
     pub async fn send(&mut self, text: &str) {
         self.send_message(Message::text(text)).await;
     }

@@ -46,7 +46,9 @@ pub fn command(name: &str, stack: &Stack) -> Command {
         .env("BELLHOP_AMQP__PREFIX", &stack.prefix)
         .kill_on_drop(true);
     if name == "notifier" {
-        command.env("BELLHOP_AUTH__SECRET", SECRET);
+        command
+            .env("BELLHOP_AUTH__SECRET", SECRET)
+            .env("BELLHOP_STORE__PATH", stack.folder.0.join("store.db"));
     }
     command
 }

@@ -1,13 +1,15 @@
 //! The two services in this process, on a port and a prefix of their own.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bellhop_common::config::{AmqpUrl, LogConfig, LogFormat, Secret};
 use bellhop_common::telemetry::init_logs;
 use bellhop_common::wire::Job;
 use bellhop_notifier::auth::{Draft, mint};
-use bellhop_notifier::{NotifierConfig, OpenKind};
+use bellhop_notifier::{AuthConfig, NotifierConfig, OpenKind};
 use bellhop_worker::{Registry, WorkerConfig};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -85,6 +87,32 @@ pub fn http() -> reqwest::Client {
 pub struct Stack {
     pub url: String,
     pub prefix: String,
+    /// Files of the services; they go with the last clone.
+    pub folder: Arc<Folder>,
+}
+
+/// A folder that goes with its owner.
+#[derive(Debug)]
+pub struct Folder(pub PathBuf);
+
+impl Folder {
+    pub fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("bellhop-test-{}", Uuid::now_v7()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Default for Folder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
 }
 
 impl Stack {
@@ -104,6 +132,7 @@ impl Stack {
         Self {
             url,
             prefix: fresh_prefix(),
+            folder: Arc::default(),
         }
     }
 
@@ -120,6 +149,7 @@ impl Stack {
         config.amqp.prefix.clone_from(&self.prefix);
         config.auth.secret = Some(Secret::new(SECRET));
         config.instance = Some("test".into());
+        config.store.path = self.folder.0.join("store.db");
         // Otherwise every test with a client waits for it.
         config.websocket.drain_window.0 = Duration::ZERO;
         config
@@ -209,12 +239,10 @@ pub fn token(user: &str) -> String {
 
 /// A good token that says more.
 pub fn minted<'a>(more: impl FnOnce(&mut Draft<'a>), user: &'a str) -> String {
-    let auth = Stack {
-        url: String::new(),
-        prefix: String::new(),
-    }
-    .notifier_config()
-    .auth;
+    let auth = AuthConfig {
+        secret: Some(Secret::new(SECRET)),
+        ..AuthConfig::default()
+    };
     let mut draft = Draft::new(user, Timestamp::now(), Duration::from_mins(10));
     more(&mut draft);
     mint(&auth, &draft).unwrap()

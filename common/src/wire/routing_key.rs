@@ -43,7 +43,9 @@ pub enum Audience {
 }
 
 impl Audience {
-    fn word(&self) -> &'static str {
+    /// The audience's word in a routing key.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
         match self {
             Self::User(_) => "user",
             Self::Room(_) => "room",

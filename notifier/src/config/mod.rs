@@ -11,12 +11,14 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::auth::jwks_url;
 pub use self::auth::{AuthConfig, AuthMode, KeyConfig};
 pub use self::rooms::{Access, RoomsConfig};
+pub use self::store::{StoreConfig, StoreKind};
 pub use self::websocket::WebSocketConfig;
 use crate::alerts::WebhookUrl;
 use crate::http::Network;
 
 mod auth;
 mod rooms;
+mod store;
 mod websocket;
 
 /// An instance's name is part of a queue's name, which has at most 255 bytes, some of them spent
@@ -43,6 +45,8 @@ pub struct NotifierConfig {
     pub websocket: WebSocketConfig,
     /// Rooms and chats.
     pub rooms: RoomsConfig,
+    /// What is kept for those who are away.
+    pub store: StoreConfig,
     /// Jobs that users may start.
     pub tasks: TasksConfig,
     /// Team alerts. Without a webhook there are none.
@@ -120,6 +124,7 @@ impl ServiceConfig for NotifierConfig {
         problems.extend(self.auth.problems(self.http.listen));
         problems.extend(self.websocket.problems());
         problems.extend(self.rooms.problems());
+        problems.extend(self.store.problems());
         if self.rooms.callback_timeout >= self.websocket.pong_wait {
             problems.push(format!(
                 "rooms.callback_timeout ({}) must be shorter than websocket.pong_wait ({})",

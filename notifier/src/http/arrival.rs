@@ -34,7 +34,7 @@ const TRY_AGAIN: HeaderValue = HeaderValue::from_static("5");
 struct Query {
     token: Option<String>,
     user_id: Option<String>,
-    last_event_id: Option<String>,
+    since: Option<String>,
     places: Vec<Place>,
 }
 
@@ -43,8 +43,6 @@ pub(super) struct Request {
     pub(super) arrival: Arrival,
     /// Whether our subprotocol must be echoed.
     pub(super) subprotocol: bool,
-    /// Where a client of `/sse` that cannot set headers says it was.
-    pub(super) last_event_id: Option<String>,
 }
 
 impl Query {
@@ -57,7 +55,8 @@ impl Query {
             let field = match &*name {
                 "token" => &mut query.token,
                 "user_id" => &mut query.user_id,
-                "last_event_id" => &mut query.last_event_id,
+                // The name that other event streams give it.
+                "since" | "last_event_id" => &mut query.since,
                 "room_id" => {
                     query.places.push(Place::room(&*value));
                     continue;
@@ -92,7 +91,7 @@ pub fn places_of_query(raw: &str) -> Option<Vec<Place>> {
 }
 
 fn bad_query() -> ApiError {
-    let message = "the query has token, user_id or last_event_id more than once";
+    let message = "the query has token, user_id, or since (last_event_id) more than once";
     ApiError::new(StatusCode::BAD_REQUEST, "bad_query", message)
 }
 
@@ -126,12 +125,12 @@ pub(super) fn arrive(
     let arrival = Arrival {
         identity: identify(gateway, &credentials, host, query.user_id)?,
         places: query.places,
+        since: query.since.filter(|since| !since.is_empty()),
         slot,
     };
     Ok(Request {
         arrival,
         subprotocol: credentials.subprotocol,
-        last_event_id: query.last_event_id,
     })
 }
 

@@ -73,7 +73,7 @@ fn accept(
             "this listener has no streams",
         ));
     };
-    let request = arrive(gateway, headers, query, peer)?;
+    let mut request = arrive(gateway, headers, query, peer)?;
     match &request.arrival.identity {
         Ok(Some(_)) => {}
         Ok(None) => {
@@ -82,10 +82,12 @@ fn accept(
         }
         Err(error) => return Err(unauthorized(error)),
     }
-    let last_event_id = text(headers, LAST_EVENT_ID).or(request.last_event_id.as_deref());
-    let resumes = last_event_id.is_some_and(|id| !id.is_empty());
+    // A browser that comes back by itself says the newest.
+    let last_event_id = text(headers, LAST_EVENT_ID).map(str::to_owned);
+    let since = last_event_id.or(request.arrival.since);
+    request.arrival.since = since.filter(|id| !id.is_empty());
     let (line, chunks) = Line::new(connection.endless());
-    let session = serve_events(Arc::clone(gateway), line, request.arrival, resumes);
+    let session = serve_events(Arc::clone(gateway), line, request.arrival);
     gateway.sessions.spawn(session);
 
     let mut response = warp::reply::stream(body(chunks)).into_response();

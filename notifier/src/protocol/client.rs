@@ -1,12 +1,14 @@
 //! What clients send.
 
-use bellhop_common::wire::MAX_ID_BYTES;
+use bellhop_common::wire::{Audience, MAX_ID_BYTES};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use thiserror::Error;
+use uuid::Uuid;
 
 use super::place::{Place, PlaceKind};
+use crate::store::{Marked, Position};
 
 /// The longest type of a frame that is relayed, in bytes: it becomes part of a routing key, which
 /// has at most 255.
@@ -28,9 +30,8 @@ const RESERVED: &[&str] = &[
     "error",
     "reconnect",
     "resumed",
+    "stream_reset",
     "closed",
-    "ack",
-    "read",
     "token_expiring",
     "message.sent",
     "message.new",
@@ -62,13 +63,24 @@ pub enum Command {
     Auth {
         /// A JSON Web Token.
         token: String,
+        /// Where the client was in its streams.
+        since: Option<String>,
     },
     /// Enter a room or chat.
-    Subscribe(Place),
+    Subscribe {
+        /// Which.
+        place: Place,
+        /// Where the client was in its stream.
+        since: Option<Position>,
+    },
     /// Leave it.
     Unsubscribe(Place),
-    /// Tell what was missed.
-    Resume,
+    /// Tell what was missed of these streams; a user's own has no id here.
+    Resume(Vec<(Audience, Position)>),
+    /// Everything up to this number of the user's stream has arrived.
+    Ack(u64),
+    /// The user has read these.
+    Read(Marked),
     /// Who is there?
     Presence(Place),
     /// Anything else goes to the others in a room or chat.
@@ -118,6 +130,9 @@ pub enum Problem {
     /// An id nobody can have.
     #[error("\"{0}\" must have 1 to {MAX_ID_BYTES} bytes")]
     BadId(&'static str),
+    /// A field that is not what it must be.
+    #[error("the field \"{0}\" is not what it must be here")]
+    BadField(&'static str),
     /// The client's own id is too long to be kept for the answer.
     #[error("a frame's \"id\" may have {MAX_CLIENT_ID} bytes")]
     LongId,
@@ -138,11 +153,21 @@ impl Problem {
         match self {
             Self::Malformed(_) => "bad_frame",
             Self::MissingField { .. } => "missing_field",
-            Self::TwoPlaces | Self::BadId(_) | Self::LongId => "bad_field",
+            Self::TwoPlaces | Self::BadId(_) | Self::BadField(_) | Self::LongId => "bad_field",
             Self::Reserved(_) => "reserved_type",
             Self::BadType => "bad_type",
         }
     }
+}
+
+/// A stream and where the client was in it.
+#[derive(Deserialize)]
+struct RawStream {
+    audience: String,
+    #[serde(default)]
+    id: String,
+    epoch: String,
+    seq: u64,
 }
 
 #[derive(Deserialize)]
@@ -157,7 +182,23 @@ struct Raw<'a> {
     payload: Option<&'a RawValue>,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
+    // Only looked at where they mean something: what is relayed may have its own of these names.
+    #[serde(borrow)]
+    since: Option<&'a RawValue>,
+    #[serde(borrow)]
+    epoch: Option<&'a RawValue>,
+    #[serde(borrow)]
+    seq: Option<&'a RawValue>,
+    #[serde(borrow)]
+    streams: Option<&'a RawValue>,
+    #[serde(borrow)]
+    ids: Option<&'a RawValue>,
+    #[serde(borrow)]
+    up_to: Option<&'a RawValue>,
 }
+
+/// How many events may be read, and streams resumed, in one frame.
+const MAX_LIST: usize = 1000;
 
 impl ClientFrame {
     /// Reads a text frame.
@@ -187,13 +228,24 @@ impl Raw<'_> {
     fn command(self) -> Result<Command, Problem> {
         match self.r#type.as_str() {
             "ping" => Ok(Command::Ping),
-            "auth" => match self.token {
-                Some(token) => Ok(Command::Auth { token }),
-                None => Err(self.missing("\"token\"")),
-            },
-            "subscribe" | "join_room" => self.named_place().map(Command::Subscribe),
+            "auth" => {
+                let since = field("since", self.since)?;
+                match self.token {
+                    Some(token) => Ok(Command::Auth { token, since }),
+                    None => Err(self.missing("\"token\"")),
+                }
+            }
+            "subscribe" | "join_room" => Ok(Command::Subscribe {
+                since: self.position()?,
+                place: self.named_place()?,
+            }),
             "unsubscribe" | "leave_room" => self.named_place().map(Command::Unsubscribe),
-            "resume" => Ok(Command::Resume),
+            "resume" => self.resume(),
+            "ack" => match field("seq", self.seq)? {
+                Some(seq) => Ok(Command::Ack(seq)),
+                None => Err(self.missing("\"seq\"")),
+            },
+            "read" => self.read(),
             "presence" => self.named_place().map(Command::Presence),
             kind if is_reserved(kind) => Err(Problem::Reserved(kind.to_owned())),
             kind if !is_type(kind) => Err(Problem::BadType),
@@ -208,6 +260,45 @@ impl Raw<'_> {
             data: self.data.map(ToOwned::to_owned),
             kind: self.r#type,
         }))
+    }
+
+    fn position(&self) -> Result<Option<Position>, Problem> {
+        match (field("epoch", self.epoch)?, field("seq", self.seq)?) {
+            (Some(epoch), Some(seq)) => position(epoch, seq).map(Some),
+            (None, None) => Ok(None),
+            _ => Err(self.missing("\"epoch\" and \"seq\" together")),
+        }
+    }
+
+    fn resume(&self) -> Result<Command, Problem> {
+        let streams: Option<Vec<RawStream>> = field("streams", self.streams)?;
+        let streams = streams.ok_or_else(|| self.missing("\"streams\""))?;
+        if streams.len() > MAX_LIST {
+            return Err(Problem::BadField("streams"));
+        }
+        let read = |stream: RawStream| {
+            let id = stream.id;
+            let audience = match stream.audience.as_str() {
+                "user" => Audience::User(String::new()),
+                "all" => Audience::All,
+                "room" if !id.is_empty() => Audience::Room(id),
+                "chat" if !id.is_empty() => Audience::Chat(id),
+                _ => return Err(Problem::BadField("streams")),
+            };
+            Ok((audience, position(&stream.epoch, stream.seq)?))
+        };
+        let streams: Result<_, _> = streams.into_iter().map(read).collect();
+        streams.map(Command::Resume)
+    }
+
+    fn read(&self) -> Result<Command, Problem> {
+        let ids: Option<Vec<Uuid>> = field("ids", self.ids)?;
+        match (ids, field("up_to", self.up_to)?) {
+            (Some(ids), None) if ids.len() > MAX_LIST => Err(Problem::BadField("ids")),
+            (Some(ids), None) => Ok(Command::Read(Marked::Ids(ids))),
+            (None, Some(up_to)) => Ok(Command::Read(Marked::UpTo(up_to))),
+            _ => Err(self.missing("either \"ids\" or \"up_to\"")),
+        }
     }
 
     fn named_place(&self) -> Result<Place, Problem> {
@@ -233,6 +324,22 @@ impl Raw<'_> {
         let kind = self.r#type.clone();
         Problem::MissingField { kind, field }
     }
+}
+
+/// A field of the type that it must have here.
+fn field<'a, T: Deserialize<'a>>(
+    name: &'static str,
+    value: Option<&'a RawValue>,
+) -> Result<Option<T>, Problem> {
+    let read = |value: &'a RawValue| serde_json::from_str::<Option<T>>(value.get());
+    let read = value.map(read).transpose();
+    read.map_err(|_| Problem::BadField(name))
+        .map(Option::flatten)
+}
+
+fn position(epoch: &str, seq: u64) -> Result<Position, Problem> {
+    let epoch = epoch.parse().map_err(|_| Problem::BadField("epoch"))?;
+    Ok(Position { epoch, seq })
 }
 
 fn is_reserved(kind: &str) -> bool {
@@ -261,7 +368,7 @@ mod tests {
         assert_eq!(frame.id, Some(json!(7)));
         assert!(matches!(frame.command, Command::Ping));
         let auth = command(r#"{"token":"t","type":"auth","id":null}"#);
-        assert!(matches!(auth, Command::Auth { token } if token == "t"));
+        assert!(matches!(auth, Command::Auth { token, since: None } if token == "t"));
     }
 
     #[test]
@@ -271,7 +378,7 @@ mod tests {
             r#"{"type":"join_room","room_id":"r"}"#,
         ] {
             assert!(
-                matches!(command(text), Command::Subscribe(place) if place == Place::room("r"))
+                matches!(command(text), Command::Subscribe { place, since: None } if place == Place::room("r"))
             );
         }
         let chat = command(r#"{"type":"unsubscribe","chat_id":"c"}"#);
@@ -293,6 +400,35 @@ mod tests {
     }
 
     #[test]
+    fn where_a_client_was_is_read() {
+        let text = r#"{"type":"subscribe","chat_id":"c","epoch":"0f","seq":3}"#;
+        let epoch = crate::store::Epoch::new(15);
+        let at = |seq| Position { epoch, seq };
+        assert!(matches!(command(text), Command::Subscribe { since, .. } if since == Some(at(3))));
+        let text = r#"{"type":"resume","streams":[{"audience":"user","epoch":"f","seq":1},
+            {"audience":"room","id":"r","epoch":"f","seq":2}]}"#;
+        let Command::Resume(streams) = command(text) else {
+            panic!("not a resume");
+        };
+        let room = Audience::Room("r".into());
+        assert_eq!(
+            streams,
+            [(Audience::User(String::new()), at(1)), (room, at(2))]
+        );
+        assert!(matches!(
+            command(r#"{"type":"ack","seq":9}"#),
+            Command::Ack(9)
+        ));
+        let read = command(r#"{"type":"read","up_to":9,"ids":null}"#);
+        assert!(matches!(read, Command::Read(Marked::UpTo(9))));
+        let read = command(r#"{"type":"read","ids":["0197f0a0-0000-7000-8000-000000000001"]}"#);
+        assert!(matches!(read, Command::Read(Marked::Ids(ids)) if ids.len() == 1));
+        // They are a relayed frame's own business.
+        let relay = command(r#"{"type":"move","seq":"a","ids":7,"since":[],"up_to":{},"epoch":0}"#);
+        assert!(matches!(relay, Command::Relay(_)));
+    }
+
+    #[test]
     fn every_mistake_has_its_code() {
         let long = "x".repeat(MAX_ID_BYTES + 1);
         for (text, code) in [
@@ -309,6 +445,28 @@ mod tests {
             (r#"{"type":"subscribe"}"#, "missing_field"),
             (r#"{"type":"leave_room","room":"x"}"#, "missing_field"),
             (r#"{"type":"presence"}"#, "missing_field"),
+            (r#"{"type":"resume"}"#, "missing_field"),
+            (
+                r#"{"type":"resume","streams":[{"audience":"team","id":"x","epoch":"1","seq":1}]}"#,
+                "bad_field",
+            ),
+            (
+                r#"{"type":"resume","streams":[{"audience":"room","epoch":"1","seq":1}]}"#,
+                "bad_field",
+            ),
+            (
+                r#"{"type":"resume","streams":[{"audience":"user","epoch":"x","seq":1}]}"#,
+                "bad_field",
+            ),
+            (r#"{"type":"ack"}"#, "missing_field"),
+            (r#"{"type":"ack","seq":-1}"#, "bad_field"),
+            (r#"{"type":"read"}"#, "missing_field"),
+            (r#"{"type":"read","ids":[],"up_to":1}"#, "missing_field"),
+            (r#"{"type":"read","ids":["x"]}"#, "bad_field"),
+            (
+                r#"{"type":"subscribe","room_id":"r","seq":1}"#,
+                "missing_field",
+            ),
             (r#"{"type":"join_room","room_id":""}"#, "bad_field"),
             (r#"{"type":"x","room_id":"a","chat_id":"b"}"#, "bad_field"),
             (r#"{"type":"task.updated","room_id":"r"}"#, "reserved_type"),

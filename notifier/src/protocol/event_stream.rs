@@ -9,9 +9,9 @@ use super::frame::Frame;
 pub const HEARTBEAT: &[u8] = b":\n\n";
 
 /// Writes a frame. Without an event name, so that `onmessage` sees every type; with an id only
-/// where it tells an event, so that the client's last one stays otherwise.
-pub fn write(frame: &Frame, stream: &mut Vec<u8>) {
-    if let Some(id) = frame.event_id {
+/// where it says something new, so that the client's last one stays otherwise.
+pub fn write(frame: &Frame, id: Option<&str>, stream: &mut Vec<u8>) {
+    if let Some(id) = id {
         // Into memory, which takes everything.
         drop(writeln!(stream, "id: {id}"));
     }
@@ -38,22 +38,19 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use uuid::Uuid;
 
-    fn written(frame: &Frame) -> String {
+    fn written(frame: &Frame, id: Option<&str>) -> String {
         let mut stream = Vec::new();
-        write(frame, &mut stream);
+        write(frame, id, &mut stream);
         String::from_utf8(stream).unwrap()
     }
 
     #[test]
     fn an_event_is_its_id_its_lines_and_an_end() {
-        let mut frame = Frame::new(r#"{"type":"x"}"#);
-        assert_eq!(written(&frame), "data: {\"type\":\"x\"}\n\n");
-        frame.event_id = Some(Uuid::nil());
-        let id = "id: 00000000-0000-0000-0000-000000000000\n";
-        let wants = format!("{id}data: {{\"type\":\"x\"}}\n\n");
-        assert_eq!(written(&frame), wants);
+        let frame = Frame::new(r#"{"type":"x"}"#);
+        assert_eq!(written(&frame, None), "data: {\"type\":\"x\"}\n\n");
+        let wants = "id: all.1.2\ndata: {\"type\":\"x\"}\n\n";
+        assert_eq!(written(&frame, Some("all.1.2")), wants);
     }
 
     #[test]
@@ -67,7 +64,7 @@ mod tests {
             ("a\n\rb", "data: a\ndata: \ndata: b\n\n"),
             ("é\u{2028}\u{85}", "data: é\u{2028}\u{85}\n\n"),
         ] {
-            assert_eq!(written(&Frame::new(text)), wants, "{text:?}");
+            assert_eq!(written(&Frame::new(text), None), wants, "{text:?}");
         }
     }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use uuid::Uuid;
+
+use crate::store::{Position, StreamName};
 
 /// FIN and the opcode of a text (RFC 6455, 5.2).
 const TEXT: u8 = 0x81;
@@ -21,8 +22,8 @@ pub struct Frame {
     /// A frame that waits in a queue is replaced by a newer one of the same subject: of a task's
     /// progress only the newest counts.
     pub subject: Option<Arc<str>>,
-    /// The event that it tells, if it tells one.
-    pub event_id: Option<Uuid>,
+    /// Where the stored event stands that it tells, if it tells one.
+    pub at: Option<Arc<(StreamName, Position)>>,
 }
 
 impl Frame {
@@ -48,7 +49,7 @@ impl Frame {
             wire: wire.into(),
             head,
             subject: None,
-            event_id: None,
+            at: None,
         }
     }
 
@@ -59,7 +60,7 @@ impl Frame {
             wire: Bytes::from_static(&[PING, 0]),
             head: 2,
             subject: None,
-            event_id: None,
+            at: None,
         }
     }
 

@@ -11,6 +11,7 @@ pub use client::{ClientFrame, Command, FrameError, Problem, Relay};
 pub use frame::Frame;
 pub use place::{Place, PlaceKind};
 pub use server::{
-    Welcome, closed, connected, error, event, not_recovered, pong, presence, reconnect, subscribed,
-    token_expiring, unsubscribed, user_joined, user_left,
+    Kept, Welcome, closed, connected, error, event, marked, not_recovered, pong, presence,
+    reconnect, resumed, stream_reset, subscribed, token_expiring, unsubscribed, user_joined,
+    user_left,
 };

@@ -1,17 +1,19 @@
 //! What the notifier sends.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bellhop_common::wire::{Event, EventKey, Status, TASK_STATUS_CHANGED};
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::close::Close;
 use super::frame::Frame;
 use super::place::{Place, PlaceKind};
+use crate::store::{Position, StreamName};
 
 /// What a connection learns first.
 #[derive(Debug)]
@@ -28,6 +30,19 @@ pub struct Welcome<'a> {
     pub ping_interval: Duration,
     /// Where the connection is already.
     pub places: &'a [Place],
+    /// What the store says, where there is one.
+    pub kept: Option<Kept<'a>>,
+}
+
+/// What the store says of a user.
+#[derive(Debug)]
+pub struct Kept<'a> {
+    /// Where the streams stand from which the connection goes on.
+    pub streams: &'a [(StreamName, Position)],
+    /// How many events of the inbox are not read.
+    pub unread: u64,
+    /// The tasks that changed last.
+    pub tasks: &'a [&'a RawValue],
 }
 
 /// The first frame of a connection.
@@ -38,16 +53,82 @@ pub fn connected(welcome: &Welcome<'_>) -> Frame {
         let of_kind = places.filter(|place| place.kind == kind);
         of_kind.map(|place| &*place.id).collect()
     };
-    plain(&json!({
-        "type": "connected",
-        "connection_id": welcome.connection_id,
-        "user_id": welcome.user_id,
-        "instance": welcome.instance,
-        "server_time": welcome.now,
-        "ping_interval_ms": milliseconds(welcome.ping_interval),
-        "rooms": ids(PlaceKind::Room),
-        "chats": ids(PlaceKind::Chat),
-    }))
+    #[derive(Serialize)]
+    struct Frame<'a> {
+        r#type: &'a str,
+        connection_id: &'a str,
+        user_id: &'a str,
+        instance: &'a str,
+        server_time: Timestamp,
+        ping_interval_ms: u64,
+        rooms: Vec<&'a str>,
+        chats: Vec<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        streams: Option<Vec<Value>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        unread: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tasks: Option<&'a [&'a RawValue]>,
+    }
+    let kept = welcome.kept.as_ref();
+    let streams = kept.map(|kept| kept.streams.iter());
+    let position = |(name, position): &(StreamName, Position)| of_stream(name, *position);
+    let frame = Frame {
+        r#type: "connected",
+        connection_id: welcome.connection_id,
+        user_id: welcome.user_id,
+        instance: welcome.instance,
+        server_time: welcome.now,
+        ping_interval_ms: milliseconds(welcome.ping_interval),
+        rooms: ids(PlaceKind::Room),
+        chats: ids(PlaceKind::Chat),
+        streams: streams.map(|streams| streams.map(position).collect()),
+        unread: kept.map(|kept| kept.unread),
+        tasks: kept.map(|kept| kept.tasks),
+    };
+    plain(&frame)
+}
+
+/// A stream and where it stands.
+fn of_stream(name: &StreamName, Position { epoch, seq }: Position) -> Value {
+    let audience = name.audience();
+    json!({ "audience": audience.word(), "id": audience.id(), "epoch": epoch, "seq": seq })
+}
+
+/// Events of a stream may be lost: what is shown from now on follows this position.
+#[must_use]
+pub fn stream_reset(name: &StreamName, position: Position) -> Frame {
+    let mut frame = of_stream(name, position);
+    if let Some(fields) = frame.as_object_mut() {
+        fields.insert("type".into(), "stream_reset".into());
+    }
+    plain(&frame)
+}
+
+/// What a client missed has been sent before this, where `recovered` says so.
+#[must_use]
+pub fn resumed(streams: &[(StreamName, Position, bool)], id: Option<&Value>) -> Frame {
+    let each = streams.iter().map(|(name, position, recovered)| {
+        let mut stream = of_stream(name, *position);
+        if let Some(fields) = stream.as_object_mut() {
+            fields.insert("recovered".into(), (*recovered).into());
+        }
+        stream
+    });
+    let each: Vec<_> = each.collect();
+    let all = streams.iter().all(|(.., recovered)| *recovered);
+    let frame = json!({ "type": "resumed", "recovered": all, "streams": each });
+    plain(&with_id(frame, id))
+}
+
+/// The answer to `ack`, and to `read`: how many are not read now.
+#[must_use]
+pub fn marked(kind: &str, unread: Option<u64>, id: Option<&Value>) -> Frame {
+    let mut frame = json!({ "type": kind });
+    if let (Some(fields), Some(unread)) = (frame.as_object_mut(), unread) {
+        fields.insert("unread".into(), unread.into());
+    }
+    plain(&with_id(frame, id))
 }
 
 /// The answer to `ping`.
@@ -63,10 +144,24 @@ pub fn error(code: &str, message: &str, id: Option<&Value>) -> Frame {
     plain(&with_id(frame, id))
 }
 
-/// The answer to `subscribe`.
+/// The answer to `subscribe`; after this position stored events come by themselves. `recovered`:
+/// whether what was missed comes before.
 #[must_use]
-pub fn subscribed(place: &Place, id: Option<&Value>) -> Frame {
-    plain(&with_id(of_place("subscribed", place), id))
+pub fn subscribed(
+    place: &Place,
+    position: Option<Position>,
+    recovered: Option<bool>,
+    id: Option<&Value>,
+) -> Frame {
+    let mut frame = of_place("subscribed", place);
+    if let (Some(fields), Some(Position { epoch, seq })) = (frame.as_object_mut(), position) {
+        fields.insert("epoch".into(), epoch.to_string().into());
+        fields.insert("seq".into(), seq.into());
+    }
+    if let (Some(fields), Some(recovered)) = (frame.as_object_mut(), recovered) {
+        fields.insert("recovered".into(), recovered.into());
+    }
+    plain(&with_id(frame, id))
 }
 
 /// The answer to `unsubscribe`, or the news that the connection was taken out for a `reason`.
@@ -127,8 +222,9 @@ pub fn not_recovered(id: Option<&Value>) -> Frame {
     plain(&with_id(frame, id))
 }
 
-fn plain(value: &Value) -> Frame {
-    Frame::new(&value.to_string())
+fn plain(value: &impl Serialize) -> Frame {
+    // Texts, numbers and lists of them always can be written.
+    Frame::new(&serde_json::to_string(value).unwrap_or_default())
 }
 
 fn of_place(kind: &str, place: &Place) -> Value {
@@ -154,9 +250,13 @@ fn milliseconds(time: Duration) -> u64 {
 }
 
 /// An event as clients see it: under the name that clients know, with the room or chat it is for,
-/// everything else untouched.
+/// and, if it was stored, its number and how many its user has not read; everything else untouched.
 #[must_use]
-pub fn event(key: &EventKey, mut event: Event) -> Option<Frame> {
+pub fn event(
+    key: &EventKey,
+    mut event: Event,
+    number: Option<(Position, Option<u64>)>,
+) -> Option<Frame> {
     let subject = subject(key, &event);
     let name = match event.kind.as_str() {
         TASK_STATUS_CHANGED => "task.updated",
@@ -168,10 +268,27 @@ pub fn event(key: &EventKey, mut event: Event) -> Option<Frame> {
         name.clone_into(&mut event.kind);
     }
     say_where(&mut event.extra, Place::of(&key.audience).as_ref())?;
+    for name in ["epoch", "seq", "unread"] {
+        event.extra.remove(name);
+    }
+    if let Some((Position { epoch, seq }, unread)) = number {
+        let mut say = |name: &str, value: Value| {
+            let value = serde_json::value::to_raw_value(&value).ok()?;
+            event.extra.insert(name.to_owned(), value);
+            Some(())
+        };
+        say("epoch", epoch.to_string().into())?;
+        say("seq", seq.into())?;
+        if let Some(unread) = unread {
+            say("unread", unread.into())?;
+        }
+    }
     let text = String::from_utf8(event.to_bytes().ok()?).ok()?;
     let mut frame = Frame::new(&text);
     frame.subject = subject.map(Into::into);
-    frame.event_id = Some(event.id);
+    frame.at = number
+        .zip(StreamName::of(&key.audience))
+        .map(|((position, _), name)| Arc::new((name, position)));
     Some(frame)
 }
 
@@ -212,7 +329,7 @@ mod tests {
             r#"{{"type":"{kind}","id":"0197f0a0-0000-7000-8000-000000000001","time":"2026-01-15T10:30:00Z","data":{data},"later":1.50}}"#
         );
         let parsed = Event::parse(body.as_bytes()).unwrap();
-        event(&EventKey::parse(key).unwrap(), parsed).unwrap()
+        event(&EventKey::parse(key).unwrap(), parsed, None).unwrap()
     }
 
     #[test]
@@ -238,7 +355,7 @@ mod tests {
         ] {
             let body = r#"{"type":"x","id":"0197f0a0-0000-7000-8000-000000000001","time":"2026-01-15T10:30:00Z","data":1,"room_id":"lie","chat_id":"lie"}"#;
             let parsed = Event::parse(body.as_bytes()).unwrap();
-            let frame = event(&EventKey::parse(key).unwrap(), parsed).unwrap();
+            let frame = event(&EventKey::parse(key).unwrap(), parsed, None).unwrap();
             assert!(frame.text().contains(wants), "{}", frame.text());
             assert!(!frame.text().contains(lie), "{}", frame.text());
         }

@@ -1,7 +1,5 @@
 //! What a client asks for, and the answers.
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
 use metrics::counter;
 use serde_json::Value;
@@ -14,7 +12,7 @@ use crate::auth::Identity;
 use crate::config::AuthMode;
 use crate::metric;
 use crate::protocol::close;
-use crate::protocol::{self, ClientFrame, Command, Relay, Welcome};
+use crate::protocol::{self, ClientFrame, Command, Relay};
 
 /// When so many more frames were above the rate than within it, the client is closed.
 const MAX_REFUSALS: u32 = 100;
@@ -75,15 +73,21 @@ impl Session {
         let id = frame.id;
         match frame.command {
             Command::Ping => self.outbox.push(protocol::pong(id.as_ref())),
-            Command::Auth { token } => self.log_in(id.as_ref(), &token),
+            Command::Auth { token, since } => self.log_in(id.as_ref(), &token, since.as_deref()),
             _ if self.login.is_none() => {
                 let message = "log in first: {\"type\": \"auth\", \"token\": …}";
                 self.refuse("not_logged_in", message, id.as_ref());
             }
-            Command::Subscribe(place) => self.subscribe(place, id, now),
+            Command::Subscribe { place, since } => self.subscribe(place, id, since, now),
             Command::Unsubscribe(place) => self.unsubscribe(&place, id.as_ref()),
-            // Nothing is kept yet.
-            Command::Resume => self.outbox.push(protocol::not_recovered(id.as_ref())),
+            Command::Resume(streams) => {
+                // It costs the store as much as to enter.
+                if self.may_enter_now(id.as_ref(), now) {
+                    self.resume(streams, id);
+                }
+            }
+            Command::Ack(seq) => self.ack(seq, id.as_ref()),
+            Command::Read(marked) => self.mark_read(marked, id),
             Command::Presence(place) => {
                 if !self.is_in(&place) {
                     return self.not_in(&place.to_string(), id.as_ref());
@@ -145,7 +149,7 @@ impl Session {
 
 impl Session {
     /// The first login of a client that came without a token, or the renewal of a login.
-    fn log_in(&mut self, id: Option<&Value>, token: &str) {
+    fn log_in(&mut self, id: Option<&Value>, token: &str, since: Option<&str>) {
         let identity = match self.gateway.verifier.verify(token, Timestamp::now()) {
             Ok(identity) => identity,
             Err(error) => {
@@ -159,7 +163,7 @@ impl Session {
             }
         };
         match &mut self.login {
-            None => self.welcome(identity),
+            None => self.welcome(identity, since),
             Some(login) if *login.user == *identity.user_id => {
                 login.grant = Grant::of(&identity);
                 self.expires_at(identity.expires);
@@ -173,24 +177,12 @@ impl Session {
         }
     }
 
-    pub(super) fn welcome(&mut self, identity: Identity) {
+    pub(super) fn welcome(&mut self, identity: Identity, since: Option<&str>) {
         self.stop = None;
         self.expires_at(identity.expires);
         let login = Login::new(identity);
-        let user = Arc::clone(&login.user);
-        let rooms = self.known_rooms(&login);
-        // First in the queue, before anything that the hub delivers.
-        self.outbox.push(protocol::connected(&Welcome {
-            connection_id: &self.outbox.id.to_string(),
-            user_id: &user,
-            instance: &self.gateway.instance,
-            now: Timestamp::now(),
-            ping_interval: self.gateway.config.websocket.ping_interval.0,
-            places: &rooms,
-        }));
         self.outbox.set_token(login.grant.token_id.as_deref());
-        self.gateway.hub.add(&user, Arc::clone(&self.outbox));
-        self.login = Some(Box::new(login));
+        self.open(login, since);
         // It may have been revoked after it was checked and before the hub knew of it.
         if let Some(End::Close(revoked)) = self.review() {
             return self.outbox.close(revoked);

@@ -9,7 +9,7 @@ use metrics::{counter, gauge};
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 
-use super::{Arrival, End, Session, rooms};
+use super::{Arrival, End, Session, pending};
 use crate::gateway::Gateway;
 use crate::metric;
 use crate::outbox::Next;
@@ -18,6 +18,9 @@ use crate::protocol::{self, Frame, event_stream};
 
 /// What is written together, in bytes, give or take a frame.
 const TOGETHER: usize = 16 * 1024;
+
+/// The id where nothing is kept: who gives it back has been here before.
+const NOWHERE: &str = "-";
 
 /// How long a client waits before it comes back by itself.
 const RETRY: Duration = Duration::from_secs(3);
@@ -49,27 +52,26 @@ impl Line {
     async fn send(&self, chunk: Vec<u8>, write_wait: Duration) -> Option<End> {
         match timeout(write_wait, self.chunks.send(chunk.into())).await {
             Ok(Ok(())) => None,
-            Ok(Err(_)) => Some(End::Left),
+            Ok(Err(_)) => Some(End::Gone),
             Err(_) => Some(End::Close(close::SLOW_CONSUMER)),
         }
     }
 }
 
-/// Serves a client that is known to its end. `resumes`: it says that it was here before.
+/// Serves a client that is known to its end.
 pub(crate) fn serve(
     gateway: Arc<Gateway>,
     line: Line,
     arrival: Arrival,
-    resumes: bool,
 ) -> impl Future<Output = ()> + Send {
     gauge!(metric::EVENT_STREAMS).increment(1.0);
     let (mut session, refused) = Session::begin(gateway, arrival);
     async move {
         let end = match refused {
             Some(end) => end,
-            None => session.tell(&line, resumes).await,
+            None => session.tell(&line).await,
         };
-        session.go();
+        session.go(end.has_arrived());
         if let End::Close(close) = end {
             counter!(metric::CLOSES, "reason" => close.reason).increment(1);
             // Whether they arrive or not, this is the end.
@@ -80,9 +82,9 @@ pub(crate) fn serve(
 }
 
 impl Session {
-    async fn tell(&mut self, line: &Line, resumes: bool) -> End {
+    async fn tell(&mut self, line: &Line) -> End {
         let outbox = Arc::clone(&self.outbox);
-        let mut after_first = resumes.then(|| protocol::not_recovered(None));
+        let mut is_first = true;
         let mut timer = std::pin::pin!(sleep_until(self.heartbeat.wake_at()));
         let mut first = Vec::new();
         event_stream::write_retry(RETRY, &mut first);
@@ -91,11 +93,17 @@ impl Session {
             if let Some(end) = end {
                 return end;
             }
+            if let Some(lead) = self.take_lead() {
+                end = self.pass_on(line, lead, &mut is_first).await;
+                continue;
+            }
             end = tokio::select! {
-                () = line.chunks.closed() => Some(End::Left),
-                next = outbox.next() => self.pass_on(line, next, &mut after_first).await,
-                answer = rooms::answer(&mut self.asking), if self.asking.is_some() => {
-                    self.answered(answer);
+                () = line.chunks.closed() => Some(End::Gone),
+                next = outbox.next(), if !self.is_held() => {
+                    self.pass_on(line, next, &mut is_first).await
+                }
+                outcome = pending::outcome(&mut self.pending), if self.pending.is_some() => {
+                    self.learn(outcome);
                     None
                 }
                 () = timer.as_mut() => {
@@ -122,20 +130,16 @@ impl Session {
         }
     }
 
-    async fn pass_on(
-        &mut self,
-        line: &Line,
-        next: Next,
-        after_first: &mut Option<Frame>,
-    ) -> Option<End> {
+    async fn pass_on(&mut self, line: &Line, next: Next, is_first: &mut bool) -> Option<End> {
         let (mut frames, close) = match next {
             Next::Write(frames) => (frames, None),
             Next::Close(frames, close) => (frames, Some(close)),
             Next::Review => return self.review(),
         };
+        self.leave_out_what_was_seen(&mut frames);
         counter!(metric::FRAMES_SENT).increment(frames.len() as u64);
         while !frames.is_empty() {
-            let chunk = chunk(&mut frames, after_first);
+            let chunk = self.chunk(&mut frames, is_first);
             let end = line.send(chunk, self.write_wait()).await;
             if end.is_some() {
                 return end;
@@ -143,20 +147,37 @@ impl Session {
         }
         close.map(End::Close)
     }
-}
 
-/// Takes what goes out together, and puts what is to come after the very first frame there.
-fn chunk(frames: &mut VecDeque<Frame>, after_first: &mut Option<Frame>) -> Vec<u8> {
-    let mut chunk = Vec::new();
-    while chunk.len() < TOGETHER
-        && let Some(frame) = frames.pop_front()
-    {
-        event_stream::write(&frame, &mut chunk);
-        if let Some(second) = after_first.take() {
-            event_stream::write(&second, &mut chunk);
+    /// Takes what goes out together. Each stored event's id is where the client then is in all its
+    /// streams, because that is the only thing it gives back; the first frame's is where it begins.
+    fn chunk(&mut self, frames: &mut VecDeque<Frame>, is_first: &mut bool) -> Vec<u8> {
+        let mut chunk = Vec::new();
+        while chunk.len() < TOGETHER
+            && let Some(frame) = frames.pop_front()
+        {
+            let id = self.id_of(&frame, std::mem::take(is_first));
+            event_stream::write(&frame, id.as_deref(), &mut chunk);
         }
+        chunk
     }
-    chunk
+
+    fn id_of(&mut self, frame: &Frame, is_first: bool) -> Option<String> {
+        let login = self.login.as_mut()?;
+        if let Some((name, position)) = frame.at.as_deref() {
+            login.at.set(name, *position);
+            if name.owner().is_some()
+                && let Some(seen) = &mut login.seen
+            {
+                seen.written = *position;
+            }
+        } else if !is_first {
+            return None;
+        }
+        if login.at.is_empty() {
+            return Some(NOWHERE.to_owned());
+        }
+        Some(login.at.text())
+    }
 }
 
 fn last_words(close: Close) -> Vec<u8> {
@@ -164,6 +185,6 @@ fn last_words(close: Close) -> Vec<u8> {
     if !close.is_come_back() {
         event_stream::write_retry(RETRY_IN_VAIN, &mut chunk);
     }
-    event_stream::write(&protocol::closed(close), &mut chunk);
+    event_stream::write(&protocol::closed(close), None, &mut chunk);
     chunk
 }

@@ -6,6 +6,8 @@
 mod commands;
 mod event_stream;
 mod login;
+mod pending;
+mod recovery;
 mod rooms;
 mod socket;
 
@@ -24,13 +26,14 @@ use uuid::Uuid;
 
 pub(crate) use self::event_stream::{Line, serve as serve_events};
 use self::login::Login;
-use self::rooms::Asking;
+use self::pending::Pending;
 pub(crate) use self::socket::{Socket, socket_of};
 use self::socket::{Unsent, WriteError, say_goodbye};
 use crate::admission::Slot;
 use crate::auth::{Identity, TokenError};
 use crate::gateway::Gateway;
 use crate::heartbeat::{Due, Heartbeat};
+use crate::hub::Removed;
 use crate::metric;
 use crate::outbox::{Next, Outbox};
 use crate::pace::Pace;
@@ -47,6 +50,8 @@ pub(crate) struct Arrival {
     pub(crate) identity: Result<Option<Identity>, TokenError>,
     /// Where it wants to go at once.
     pub(crate) places: Vec<Place>,
+    /// Where it was in its streams.
+    pub(crate) since: Option<String>,
     /// Its place among the connections.
     pub(crate) slot: Slot,
 }
@@ -58,8 +63,21 @@ enum End {
     /// The client takes nothing more, perhaps in the middle of a frame, where a close frame would
     /// be read as a part of it.
     Cut(Close),
-    /// The client said goodbye, or is gone.
+    /// The client said goodbye.
     Left,
+    /// The client is gone without a word.
+    Gone,
+}
+
+impl End {
+    /// Whether what was written has arrived, as far as anybody can know.
+    fn has_arrived(&self) -> bool {
+        match self {
+            Self::Left => true,
+            Self::Close(close) => *close != close::PONG_TIMEOUT && *close != close::SLOW_CONSUMER,
+            Self::Gone | Self::Cut(_) => false,
+        }
+    }
 }
 
 struct Session {
@@ -73,9 +91,11 @@ struct Session {
     refusals: u32,
     /// Where the client wants to go at once, the last first.
     wanted: Vec<Place>,
-    /// While the backend is asked whether the client may enter. Nothing is read meanwhile, so that
-    /// its frames take effect in their order.
-    asking: Option<Box<Asking>>,
+    /// While the backend or the store is asked. Nothing is read meanwhile, so that the client's
+    /// frames take effect in their order.
+    pending: Option<Box<Pending>>,
+    /// What is written before the outbox: answers of the store, and what came before them.
+    lead: VecDeque<Frame>,
     /// Before the login the hub cannot tell this connection that the notifier stops.
     stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     wrote_at: Instant,
@@ -100,7 +120,7 @@ pub(crate) fn serve(
             Some(end) => end,
             None => session.run(&mut socket).await,
         };
-        session.go();
+        session.go(end.has_arrived());
         let write_wait = session.write_wait();
         match end {
             End::Close(close) => {
@@ -109,7 +129,7 @@ pub(crate) fn serve(
             }
             End::Cut(close) => counter!(metric::CLOSES, "reason" => close.reason).increment(1),
             // The library's answer to a goodbye goes out with the next write: there is no other.
-            End::Left => drop(Box::pin(timeout(write_wait, socket.flush())).await),
+            End::Left | End::Gone => drop(Box::pin(timeout(write_wait, socket.flush())).await),
         }
     }
 }
@@ -117,7 +137,7 @@ pub(crate) fn serve(
 /// However it ends, even by a panic, nothing of it stays behind.
 impl Drop for Session {
     fn drop(&mut self) {
-        self.go();
+        self.go(false);
         gauge!(metric::CONNECTIONS).decrement(1.0);
     }
 }
@@ -137,7 +157,8 @@ impl Session {
             entries: Pace::new(now),
             refusals: 0,
             wanted: arrival.places,
-            asking: None,
+            pending: None,
+            lead: VecDeque::new(),
             stop: None,
             wrote_at: now,
             owes_pong: false,
@@ -146,7 +167,7 @@ impl Session {
         };
         let refused = match arrival.identity {
             Ok(Some(identity)) => {
-                session.welcome(identity);
+                session.welcome(identity, arrival.since.as_deref());
                 None
             }
             Ok(None) => {
@@ -165,15 +186,16 @@ impl Session {
         self.stop = Some(Box::pin(stop));
     }
 
-    /// Leaves every room, and the hub.
-    fn go(&mut self) {
+    /// Leaves every room, the hub and the streams. `arrived`: what was written has arrived.
+    fn go(&mut self, arrived: bool) {
         let Some(login) = self.login.take() else {
             return;
         };
         for place in &login.places {
             self.gateway.leave(place, &login.user, self.outbox.id);
         }
-        self.gateway.hub.remove(&login.user, self.outbox.id);
+        let removed = self.gateway.hub.remove(&login.user, self.outbox.id);
+        self.leave_streams(&login, removed == Removed::Last, arrived);
     }
 }
 
@@ -183,11 +205,18 @@ impl Session {
         // One timer for as long as the connection lives, looked at when it runs out.
         let mut timer = std::pin::pin!(sleep_until(self.heartbeat.wake_at()));
         loop {
+            if let Some(lead) = self.take_lead()
+                && let Some(end) = self.write(socket, lead).await
+            {
+                return end;
+            }
             let end = tokio::select! {
-                message = socket.next(), if self.asking.is_none() => self.read(message),
-                next = gather(&outbox, self.wrote_at) => self.write(socket, next).await,
-                answer = rooms::answer(&mut self.asking), if self.asking.is_some() => {
-                    self.answered(answer);
+                message = socket.next(), if self.pending.is_none() => self.read(message),
+                next = gather(&outbox, self.wrote_at), if !self.is_held() => {
+                    self.write(socket, next).await
+                }
+                outcome = pending::outcome(&mut self.pending), if self.pending.is_some() => {
+                    self.learn(outcome);
                     None
                 }
                 () = timer.as_mut() => {
@@ -215,20 +244,28 @@ impl Session {
             Some(Ok(Message::Text(text))) => self.take(text.as_str(), now),
             Some(Ok(Message::Binary(_))) => Some(End::Close(close::UNSUPPORTED)),
             Some(Ok(Message::Ping(_))) => self.take_ping(now),
-            Some(Ok(Message::Pong(_) | Message::Frame(_))) => None,
+            Some(Ok(Message::Pong(_))) => {
+                self.pong();
+                None
+            }
+            Some(Ok(Message::Frame(_))) => None,
             Some(Err(Error::Capacity(_))) => Some(End::Close(close::TOO_BIG)),
             Some(Err(Error::Protocol(error))) => {
                 debug!(%error, "a client broke the protocol");
                 Some(End::Close(close::PROTOCOL_ERROR))
             }
             Some(Err(Error::Utf8(_))) => Some(End::Close(close::NOT_UTF8)),
-            Some(Ok(Message::Close(_)) | Err(_)) | None => Some(End::Left),
+            Some(Ok(Message::Close(_))) => Some(End::Left),
+            Some(Err(_)) | None => Some(End::Gone),
         }
     }
 
     async fn beat(&mut self, socket: &mut Socket) -> Option<End> {
         match self.on_time() {
-            Ok(true) => self.write_out(socket, [Frame::ping()].into()).await,
+            Ok(true) => {
+                self.ping();
+                self.write_out(socket, [Frame::ping()].into()).await
+            }
             Ok(false) => None,
             Err(end) => Some(end),
         }
@@ -250,16 +287,18 @@ impl Session {
     }
 
     async fn write(&mut self, socket: &mut Socket, next: Next) -> Option<End> {
-        let (frames, close) = match next {
+        let (mut frames, close) = match next {
             Next::Write(frames) => (frames, None),
             Next::Close(frames, close) => (frames, Some(close)),
             Next::Review => return self.review(),
         };
-        let count = frames.len() as u64;
+        self.leave_out_what_was_seen(&mut frames);
+        let (count, written) = (frames.len() as u64, self.last_of_own(&frames));
         let end = self.write_out(socket, frames).await;
         if end.is_some() {
             return end;
         }
+        self.wrote(written);
         counter!(metric::FRAMES_SENT).increment(count);
         self.wrote_at = Instant::now();
         close.map(End::Close)
@@ -271,7 +310,7 @@ impl Session {
             match unsent.write_now(socket) {
                 Ok(()) if unsent.is_empty() => return None,
                 Ok(()) => {}
-                Err(_) => return Some(End::Left),
+                Err(_) => return Some(End::Gone),
             }
         }
         // Rare, so boxed: the connection's own future stays small.
@@ -279,7 +318,7 @@ impl Session {
         self.owes_pong = false;
         match written {
             Ok(()) => None,
-            Err(WriteError::Socket(_)) => Some(End::Left),
+            Err(WriteError::Socket(_)) => Some(End::Gone),
             Err(WriteError::Stuck) => Some(End::Cut(close::SLOW_CONSUMER)),
         }
     }

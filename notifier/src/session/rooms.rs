@@ -1,6 +1,5 @@
 //! How a connection enters and leaves rooms and chats.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
 use metrics::counter;
@@ -9,34 +8,29 @@ use tokio::time::Instant;
 
 use super::Session;
 use super::login::Login;
+use super::pending::Outcome;
 use crate::access::{Moment, Unavailable, Verdict};
 use crate::metric;
 use crate::protocol::{self, Place};
-
-/// The backend is asked whether the client may enter.
-pub(super) struct Asking {
-    place: Place,
-    id: Option<Value>,
-    since: Moment,
-    answer: Pin<Box<dyn Future<Output = Result<bool, Unavailable>> + Send>>,
-}
-
-/// The backend's answer; never without a question.
-pub(super) async fn answer(asking: &mut Option<Box<Asking>>) -> Result<bool, Unavailable> {
-    match asking {
-        Some(asking) => asking.answer.as_mut().await,
-        None => std::future::pending().await,
-    }
-}
+use crate::store::{Position, StreamName};
 
 impl Session {
-    pub(super) fn subscribe(&mut self, place: Place, id: Option<Value>, now: Instant) {
+    pub(super) fn subscribe(
+        &mut self,
+        place: Place,
+        id: Option<Value>,
+        from: Option<Position>,
+        now: Instant,
+    ) {
         if !self.may_enter_now(id.as_ref(), now) {
             return;
         }
         if self.is_in(&place) {
             // Asked for again, perhaps after a mistake: the answer is the same.
-            return self.outbox.push(protocol::subscribed(&place, id.as_ref()));
+            let position = self.login.as_ref();
+            let position = position.and_then(|login| login.at.get(&StreamName::place(&place)));
+            let frame = protocol::subscribed(&place, position, None, id.as_ref());
+            return self.outbox.push(frame);
         }
         if self.is_everywhere() {
             let message = format!(
@@ -52,9 +46,9 @@ impl Session {
             .access
             .may_enter(&login.user, &login.grant, &place)
         {
-            Verdict::Yes => self.enter(place, id.as_ref(), since),
+            Verdict::Yes => self.enter(place, id.as_ref(), from, since),
             Verdict::No => self.keep_out(&place, id.as_ref()),
-            Verdict::Ask => self.ask(place, id, since),
+            Verdict::Ask => self.ask_backend(place, id, from, since),
         }
     }
 
@@ -76,13 +70,16 @@ impl Session {
             user,
             grant,
             places,
+            ..
         } = &mut **login;
         let access = &self.gateway.access;
-        let lost = |place: &mut Place| access.may_enter(user, grant, place) == Verdict::No;
-        for place in places.extract_if(.., lost) {
+        let is_lost = |place: &mut Place| access.may_enter(user, grant, place) == Verdict::No;
+        let lost: Vec<_> = places.extract_if(.., is_lost).collect();
+        for place in lost {
             let frame = protocol::unsubscribed(&place, Some("not_granted"), None);
             self.outbox.push(frame);
-            self.gateway.leave(&place, user, self.outbox.id);
+            self.gateway.leave(&place, &login.user, self.outbox.id);
+            Self::leave_stream(&self.gateway, login, &place);
         }
     }
 
@@ -96,32 +93,35 @@ impl Session {
         // Before the others are told, who might answer at once.
         self.outbox.push(protocol::unsubscribed(place, None, id));
         self.gateway.leave(place, &login.user, self.outbox.id);
+        Self::leave_stream(&self.gateway, login, place);
     }
 
     /// The backend has said whether the client may enter.
-    pub(super) fn answered(&mut self, answer: Result<bool, Unavailable>) {
-        let Some(asking) = self.asking.take() else {
-            return;
-        };
-        // Nothing was read meanwhile, so the client could give no sign.
-        self.heartbeat.sign_of_life(Instant::now());
+    pub(super) fn may_enter(
+        &mut self,
+        place: Place,
+        id: Option<Value>,
+        from: Option<Position>,
+        asked: Moment,
+        answer: Result<bool, Unavailable>,
+    ) {
         match answer {
-            Ok(true) => self.enter(asking.place, asking.id.as_ref(), asking.since),
-            Ok(false) => self.keep_out(&asking.place, asking.id.as_ref()),
+            Ok(true) => self.enter(place, id.as_ref(), from, asked),
+            Ok(false) => self.keep_out(&place, id.as_ref()),
             Err(error) => {
                 counter!(metric::ENTRIES, "outcome" => "refused").increment(1);
-                self.refuse("unavailable", &error.to_string(), asking.id.as_ref());
+                self.refuse("unavailable", &error.to_string(), id.as_ref());
             }
         }
-        self.go_where_wanted();
     }
 
     /// Enters what the address of the handshake named, as far as no question is open.
     pub(super) fn go_where_wanted(&mut self) {
-        while self.asking.is_none()
+        while self.pending.is_none()
+            && self.login.is_some()
             && let Some(place) = self.wanted.pop()
         {
-            self.subscribe(place, None, Instant::now());
+            self.subscribe(place, None, None, Instant::now());
         }
     }
 
@@ -151,19 +151,19 @@ impl Session {
         let limit = self.gateway.config.rooms.per_connection;
         if login.places.len() >= limit {
             let rooms = &self.gateway.rooms;
-            login
-                .places
-                .retain(|place| rooms.has(place, self.outbox.id));
+            let is_out = |place: &mut Place| !rooms.has(place, self.outbox.id);
+            let left: Vec<_> = login.places.extract_if(.., is_out).collect();
+            for place in left {
+                Self::leave_stream(&self.gateway, login, &place);
+            }
         }
         login.places.len() >= limit
     }
 
-    fn enter(&mut self, place: Place, id: Option<&Value>, since: Moment) {
-        let Some(login) = &mut self.login else { return };
+    fn enter(&mut self, place: Place, id: Option<&Value>, from: Option<Position>, since: Moment) {
         counter!(metric::ENTRIES, "outcome" => "entered").increment(1);
-        // In the queue before anything from the room.
-        self.outbox.push(protocol::subscribed(&place, id));
-        self.gateway.enter(&place, &login.user, &self.outbox);
+        self.go_in(&place, id, from);
+        let Some(login) = &mut self.login else { return };
         let access = &self.gateway.access;
         if access.removed_since(&login.user, &place, since) {
             self.gateway.evict(&place, &login.user, "member_removed");
@@ -179,16 +179,24 @@ impl Session {
         self.refuse("forbidden", &message, id);
     }
 
-    fn ask(&mut self, place: Place, id: Option<Value>, since: Moment) {
+    fn ask_backend(
+        &mut self,
+        place: Place,
+        id: Option<Value>,
+        since: Option<Position>,
+        asked: Moment,
+    ) {
         let Some(login) = &self.login else { return };
         let (gateway, user) = (Arc::clone(&self.gateway), Arc::clone(&login.user));
-        let asked = place.clone();
-        let answer = Box::pin(async move { gateway.access.ask(&user, &asked).await });
-        self.asking = Some(Box::new(Asking {
-            place,
-            id,
-            since,
-            answer,
-        }));
+        self.ask(async move {
+            let answer = gateway.access.ask(&user, &place).await;
+            Outcome::MayEnter {
+                place,
+                id,
+                since,
+                asked,
+                answer,
+            }
+        });
     }
 }

@@ -84,6 +84,12 @@ impl StreamName {
         self.0.strip_prefix(USER)
     }
 
+    /// Whether it is the stream for all.
+    #[must_use]
+    pub fn is_everybodys(&self) -> bool {
+        &*self.0 == "all"
+    }
+
     /// Whom its events are for.
     #[must_use]
     pub fn audience(&self) -> Audience {

@@ -8,7 +8,7 @@ use bellhop_common::cli::health_check;
 use bellhop_common::config::{HumanDuration, LogConfig, Secret};
 use bellhop_common::shutdown;
 use bellhop_common::telemetry::init_logs;
-use bellhop_notifier::NotifierConfig;
+use bellhop_notifier::{NotifierConfig, StoreKind};
 use clap::Args;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
@@ -40,6 +40,8 @@ impl Notifier {
             ..NotifierConfig::default()
         };
         config.http.listen = self.listen;
+        // What is measured is not kept; `stored` measures what is.
+        config.store.kind = StoreKind::None;
         config.auth.secret = Some(Secret::new(SECRET));
         config.websocket.ping_interval = HumanDuration::from_secs(self.ping);
         config.websocket.pong_wait = HumanDuration::from_secs(self.ping * 2);

@@ -1,0 +1,420 @@
+//! A connection and the streams: what it begins with, what it missed, how far it is.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bellhop_common::wire::Audience;
+use jiff::Timestamp;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tracing::debug;
+
+use super::Session;
+use super::login::{Login, Seen};
+use super::pending::{Outcome, Resumed};
+use crate::protocol::{self, Frame, Kept, Place, Welcome};
+use crate::store::{Head, Marked, Position, StoreError, StreamName};
+use crate::streams::catch_up::within;
+use crate::streams::opening::{Joined, Opened, Since, join, open, replay};
+use crate::streams::{Cursor, Streams, inbox};
+
+impl Session {
+    /// Makes the connection one of its user's. `connected` comes first, and what the store has to
+    /// say is asked for before; what is delivered from now on waits.
+    pub(super) fn open(&mut self, mut login: Login, since: Option<&str>) {
+        let user = Arc::clone(&login.user);
+        let (gateway, outbox) = (Arc::clone(&self.gateway), Arc::clone(&self.outbox));
+        let Some(streams) = &gateway.streams else {
+            self.login = Some(Box::new(login));
+            self.outbox.push(self.greeting(None));
+            if since.is_some() {
+                self.outbox.push(protocol::not_recovered(None));
+            }
+            gateway.hub.add(&user, outbox);
+            return;
+        };
+        // One that cannot be read is no position in any stream.
+        let cursor = since.map(|text| Cursor::parse(text, &user).unwrap_or_default());
+        let known = since.is_none() || cursor.as_ref().is_some_and(|cursor| !cursor.is_empty());
+        login.since = cursor.clone().unwrap_or_default();
+        self.login = Some(Box::new(login));
+        let (own, all) = (StreamName::user(&user), StreamName::all());
+        let mut all_shown = None;
+        let own_shown = streams.followed(&own).follow(&own, |_| {
+            all_shown = streams.followed(&all).follow(&all, |_| {
+                gateway.hub.add(&user, outbox);
+            });
+        });
+        let (asked, resumes) = (Arc::clone(&gateway), since.is_some());
+        self.ask_first(async move {
+            let Some(streams) = &asked.streams else {
+                return Outcome::Opened {
+                    opened: Err(StoreError::Closed),
+                    resumes,
+                };
+            };
+            let shown = (own_shown, all_shown);
+            let cursor = cursor.as_ref().filter(|_| known);
+            let opened = open(&asked, streams, &user, shown, cursor).await;
+            Outcome::Opened { opened, resumes }
+        });
+    }
+
+    /// The first frame of a connection.
+    fn greeting(&self, kept: Option<Kept<'_>>) -> Frame {
+        let login = self.login.as_deref();
+        let rooms = login.map(|login| self.known_rooms(login));
+        protocol::connected(&Welcome {
+            connection_id: &self.outbox.id.to_string(),
+            user_id: login.map_or("", |login| &login.user),
+            instance: &self.gateway.instance,
+            now: Timestamp::now(),
+            ping_interval: self.gateway.config.websocket.ping_interval.0,
+            places: rooms.as_deref().unwrap_or_default(),
+            kept,
+        })
+    }
+
+    /// The store has said what the connection begins with.
+    pub(super) fn opened(&mut self, opened: Result<Opened, StoreError>, resumes: bool) {
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(error) => return self.open_without_store(&error, resumes),
+        };
+        let positions: Vec<_> = opened
+            .streams
+            .iter()
+            .map(|joined| (joined.name.clone(), joined.from))
+            .collect();
+        let tasks: Vec<_> = opened
+            .tasks
+            .iter()
+            .filter_map(|state| serde_json::from_slice::<&RawValue>(state).ok())
+            .collect();
+        let greeting = self.greeting(Some(Kept {
+            streams: &positions,
+            unread: opened.unread,
+            tasks: &tasks,
+        }));
+        self.lead.push_back(greeting);
+        let mut results = Vec::new();
+        for joined in opened.streams {
+            if joined.name.owner().is_some()
+                && let Some(login) = &mut self.login
+            {
+                let proven = joined.missed.first().and_then(|frame| frame.at.as_deref());
+                let proven = proven.map_or(joined.from.seq, |(_, first)| first.seq - 1);
+                login.seen = Some(Seen::new(joined.from, proven));
+            }
+            if let Some(recovered) = joined.recovered {
+                results.push((joined.name.clone(), joined.from, recovered));
+            }
+            self.join(joined);
+        }
+        // Who did not ask learns only what it could not be shown.
+        results.retain(|(.., recovered)| resumes || !recovered);
+        if resumes || !results.is_empty() {
+            self.lead.push_back(protocol::resumed(&results, None));
+        }
+    }
+
+    /// Live events come all the same; stored ones once the store works again.
+    fn open_without_store(&mut self, error: &StoreError, resumes: bool) {
+        debug!(%error, "a client is served without what is kept");
+        let greeting = self.greeting(None);
+        self.lead.push_back(greeting);
+        if resumes {
+            self.lead.push_back(protocol::not_recovered(None));
+        }
+        if let (Some(streams), Some(login)) = (&self.gateway.streams, &self.login) {
+            streams.catch_up(&StreamName::user(&login.user));
+            streams.catch_up(&StreamName::all());
+        }
+    }
+
+    /// From here on the stream comes by itself.
+    fn join(&mut self, joined: Joined) {
+        let Some(login) = &mut self.login else { return };
+        if joined.is_ahead
+            && let Some(seen) = login.since.get(&joined.name)
+        {
+            login.ahead.set(&joined.name, seen);
+        }
+        login.since.remove(&joined.name);
+        login.at.set(&joined.name, joined.from);
+        self.lead.extend(joined.missed);
+    }
+
+    /// Goes into a room or chat. `subscribed` comes before anything from there, with the place in its
+    /// stream from which that follows, and what was missed after it.
+    pub(super) fn go_in(&mut self, place: &Place, id: Option<&Value>, since: Option<Position>) {
+        let (gateway, outbox) = (Arc::clone(&self.gateway), Arc::clone(&self.outbox));
+        let Some(login) = &mut self.login else { return };
+        let Some(streams) = &gateway.streams else {
+            outbox.push(protocol::subscribed(place, None, None, id));
+            gateway.enter(place, &login.user, &outbox);
+            return;
+        };
+        let name = StreamName::place(place);
+        // It was taken out and comes again.
+        if login.places.contains(place) {
+            streams.followed(&name).unfollow(&name);
+        }
+        let since = since.or_else(|| login.since.get(&name));
+        if let Some(since) = since {
+            login.since.set(&name, since);
+        }
+        let mut is_told = None;
+        let shown = streams.followed(&name).follow(&name, |shown| {
+            is_told = shown.filter(|_| since.is_none());
+            if is_told.is_some() {
+                outbox.push(protocol::subscribed(place, is_told, None, id));
+            }
+            gateway.enter(place, &login.user, &outbox);
+        });
+        if let Some(position) = is_told {
+            return login.at.set(&name, position);
+        }
+        let (place, id, asked) = (place.clone(), id.cloned(), Arc::clone(&gateway));
+        self.ask_first(async move {
+            let since = since.map_or(Since::Unknown, Since::Told);
+            let joined = match &asked.streams {
+                Some(streams) => join(&asked, streams, name, shown, since).await,
+                None => Err(StoreError::Closed),
+            };
+            Outcome::Entered { place, id, joined }
+        });
+    }
+
+    /// The store has said where the stream of a room stands.
+    pub(super) fn entered(
+        &mut self,
+        place: &Place,
+        id: Option<&Value>,
+        joined: Result<Joined, StoreError>,
+    ) {
+        match joined {
+            Ok(joined) => {
+                let (from, recovered) = (joined.from, joined.recovered);
+                let frame = protocol::subscribed(place, Some(from), recovered, id);
+                self.lead.push_back(frame);
+                self.join(joined);
+            }
+            Err(error) => {
+                debug!(%error, "a room is entered without what is kept of it");
+                let name = StreamName::place(place);
+                let had = self
+                    .login
+                    .as_deref()
+                    .and_then(|login| login.since.get(&name));
+                let recovered = had.map(|_| false);
+                let frame = protocol::subscribed(place, None, recovered, id);
+                self.lead.push_back(frame);
+                if let Some(streams) = &self.gateway.streams {
+                    streams.catch_up(&name);
+                }
+            }
+        }
+    }
+
+    /// What was missed of some streams is asked for.
+    pub(super) fn resume(&mut self, wanted: Vec<(Audience, Position)>, id: Option<Value>) {
+        let gateway = Arc::clone(&self.gateway);
+        let (Some(_), Some(login)) = (&gateway.streams, &self.login) else {
+            return self.outbox.push(protocol::not_recovered(id.as_ref()));
+        };
+        let mut known = Vec::new();
+        for (audience, since) in wanted {
+            if let Some(place) = Place::of(&audience)
+                && !self.is_in(&place)
+            {
+                return self.not_in(&place.to_string(), id.as_ref());
+            }
+            let name = match audience {
+                Audience::User(_) => StreamName::user(&login.user),
+                other => match StreamName::of(&other) {
+                    Some(name) => name,
+                    None => continue,
+                },
+            };
+            let from = login.at.get(&name);
+            known.push((name, since, from));
+        }
+        self.ask_first(async move {
+            let resumed = match &gateway.streams {
+                Some(streams) => replay_all(streams, known).await,
+                None => Err(StoreError::Closed),
+            };
+            Outcome::Resumed { id, resumed }
+        });
+    }
+
+    pub(super) fn resumed(&mut self, id: Option<&Value>, resumed: Result<Resumed, StoreError>) {
+        let resumed = match resumed {
+            Ok(resumed) => resumed,
+            Err(error) => {
+                debug!(%error, "a client cannot resume");
+                return self.lead.push_back(protocol::not_recovered(id));
+            }
+        };
+        let mut results = Vec::new();
+        for (name, position, missed) in resumed {
+            results.push((name, position, missed.is_some()));
+            self.lead.extend(missed.into_iter().flatten());
+        }
+        self.lead.push_back(protocol::resumed(&results, id));
+    }
+
+    /// Everything up to this number has arrived, the client says.
+    pub(super) fn ack(&mut self, seq: u64, id: Option<&Value>) {
+        let (Some(streams), Some(login)) = (&self.gateway.streams, &self.login) else {
+            return self.no_store(id);
+        };
+        if let Some(seen) = &login.seen {
+            let position = Position {
+                seq: seq.min(seen.written.seq),
+                ..seen.written
+            };
+            streams
+                .leaving
+                .move_cursor(StreamName::user(&login.user), position);
+        }
+        if id.is_some() {
+            self.outbox.push(protocol::marked("acked", None, id));
+        }
+    }
+
+    /// The user has read something.
+    pub(super) fn mark_read(&mut self, marked: Marked, id: Option<Value>) {
+        let gateway = Arc::clone(&self.gateway);
+        let (Some(_), Some(login)) = (&gateway.streams, &self.login) else {
+            return self.no_store(id.as_ref());
+        };
+        let user = login.user.to_string();
+        self.ask(async move {
+            let marking = inbox::mark(&gateway, user, marked, crate::store::Mark::Read);
+            let unread = marking.await.map_err(|error| error.to_string());
+            Outcome::Marked { id, unread }
+        });
+    }
+
+    pub(super) fn marked(&mut self, id: Option<&Value>, unread: Result<u64, String>) {
+        match unread {
+            Ok(unread) if id.is_some() => {
+                self.outbox.push(protocol::marked("read", Some(unread), id));
+            }
+            Ok(_) => {}
+            Err(error) => self.refuse("store_unavailable", &error, id),
+        }
+    }
+
+    fn no_store(&self, id: Option<&Value>) {
+        let message = "nothing is kept here (store.kind = \"none\")";
+        self.refuse("no_store", message, id);
+    }
+
+    /// The connection is in these streams no more.
+    pub(super) fn leave_streams(&self, login: &Login, was_last: bool, arrived: bool) {
+        let Some(streams) = &self.gateway.streams else {
+            return;
+        };
+        let own = StreamName::user(&login.user);
+        let all = StreamName::all();
+        streams.followed(&own).unfollow(&own);
+        streams.followed(&all).unfollow(&all);
+        for place in &login.places {
+            let name = StreamName::place(place);
+            streams.followed(&name).unfollow(&name);
+        }
+        if let Some(seen) = login.seen.as_ref().filter(|_| was_last) {
+            let position = if arrived { seen.written } else { seen.proven() };
+            streams.leaving.move_cursor(own, position);
+        }
+    }
+
+    /// The connection has left a room or chat.
+    pub(super) fn leave_stream(
+        gateway: &crate::gateway::Gateway,
+        login: &mut Login,
+        place: &Place,
+    ) {
+        if let Some(streams) = &gateway.streams {
+            let name = StreamName::place(place);
+            streams.followed(&name).unfollow(&name);
+            login.at.remove(&name);
+            login.ahead.remove(&name);
+        }
+    }
+}
+
+impl Session {
+    /// The client has come from an instance that was further on.
+    pub(super) fn leave_out_what_was_seen(&mut self, frames: &mut VecDeque<Frame>) {
+        let Some(login) = self.login.as_mut().filter(|login| !login.ahead.is_empty()) else {
+            return;
+        };
+        frames.retain(|frame| {
+            let Some((name, position)) = frame.at.as_deref() else {
+                return true;
+            };
+            let Some(seen) = login.ahead.get(name) else {
+                return true;
+            };
+            let is_seen = seen.epoch == position.epoch && position.seq <= seen.seq;
+            if !is_seen {
+                login.ahead.remove(name);
+            }
+            !is_seen
+        });
+    }
+
+    /// How far the user's own stream is among what is written now.
+    pub(super) fn last_of_own(&self, frames: &VecDeque<Frame>) -> Option<Position> {
+        self.login.as_ref()?.seen?;
+        let own = |frame: &Frame| {
+            let (name, position) = frame.at.as_deref()?;
+            name.owner().is_some().then_some(*position)
+        };
+        frames.iter().rev().find_map(own)
+    }
+
+    pub(super) fn wrote(&mut self, position: Option<Position>) {
+        let seen = self.login.as_mut().and_then(|login| login.seen.as_mut());
+        if let (Some(seen), Some(position)) = (seen, position)
+            && (position.epoch != seen.written.epoch || position.seq > seen.written.seq)
+        {
+            seen.written = position;
+        }
+    }
+
+    /// A ping goes out. What waits is written after it.
+    pub(super) fn ping(&mut self) {
+        if !self.lead.is_empty() {
+            return;
+        }
+        if let Some(seen) = self.login.as_mut().and_then(|login| login.seen.as_mut()) {
+            seen.ping();
+        }
+    }
+
+    pub(super) fn pong(&mut self) {
+        if let Some(seen) = self.login.as_mut().and_then(|login| login.seen.as_mut()) {
+            seen.pong();
+        }
+    }
+}
+
+async fn replay_all(
+    streams: &Streams,
+    known: Vec<(StreamName, Position, Option<Position>)>,
+) -> Result<Resumed, StoreError> {
+    let names = known.iter().map(|(name, ..)| name.clone()).collect();
+    let heads: Vec<Head> = within(streams.store.heads(names)).await?;
+    let mut resumed = Vec::new();
+    for ((name, since, from), head) in known.into_iter().zip(heads) {
+        let up_to = from.unwrap_or(head.position());
+        let missed = replay(streams, &name, since, up_to, &head).await?;
+        resumed.push((name, up_to, missed));
+    }
+    Ok(resumed)
+}

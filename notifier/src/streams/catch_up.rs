@@ -1,0 +1,224 @@
+//! Reading what is missing: after a gap in the numbers, after a lost connection to the broker, and
+//! now and then in case nobody has noticed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bellhop_common::telemetry::Component;
+use bellhop_common::wire::{Event, EventClass, EventKey};
+use futures_util::{StreamExt as _, stream};
+use metrics::counter;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::bundle::Told;
+use super::{STORE_WAIT, Settled, Streams};
+use crate::gateway::Gateway;
+use crate::inbound;
+use crate::metric;
+use crate::store::{Entry, Head, Position, StoreError, StreamName};
+
+/// How many streams are read at once.
+const AT_ONCE: usize = 16;
+
+/// How many events of a stream are read together.
+const PART: u64 = 256;
+
+/// Between two looks at all streams.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// How often it is seen whether the broker was away.
+const BROKER_EVERY: Duration = Duration::from_millis(250);
+
+/// How many streams are asked for together.
+const HEADS: usize = 256;
+
+/// Between two attempts while the store does not answer.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Serves the streams that are behind, until `closed`.
+pub(crate) async fn run(
+    gateway: Arc<Gateway>,
+    behind: mpsc::Receiver<StreamName>,
+    closed: CancellationToken,
+) {
+    let names = stream::unfold(behind, async |mut behind| {
+        let name = behind.recv().await?;
+        Some((name, behind))
+    });
+    let served = names.for_each_concurrent(AT_ONCE, |name| {
+        let gateway = Arc::clone(&gateway);
+        async move { catch_up(&gateway, &name).await }
+    });
+    tokio::select! {
+        () = served => {}
+        () = closed.cancelled() => {}
+    }
+}
+
+/// Looks for streams of which something was lost on the way: when the broker was away, and now and
+/// then.
+pub(crate) async fn watch(gateway: Arc<Gateway>, consumer: Component, closed: CancellationToken) {
+    let mut ticks = interval(BROKER_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut was_up, mut looked) = (true, Instant::now());
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = closed.cancelled() => return,
+        }
+        let is_up = consumer.is_up();
+        if (is_up && !was_up) || looked.elapsed() >= LOOK_EVERY {
+            look(&gateway).await;
+            looked = Instant::now();
+        }
+        was_up = is_up;
+    }
+}
+
+/// Compares what was shown with what is kept.
+async fn look(gateway: &Gateway) {
+    let Some(streams) = &gateway.streams else {
+        return;
+    };
+    for part in streams.all().chunks(HEADS) {
+        let names = part.iter().map(|(name, _)| name.clone()).collect();
+        let heads = match within(streams.store.heads(names)).await {
+            Ok(heads) => heads,
+            Err(error) => return debug!(%error, "the streams could not be compared"),
+        };
+        for ((name, shown), head) in part.iter().zip(heads) {
+            let is_behind = match shown {
+                Some(shown) if *shown != head.position() => {
+                    streams.followed(name).fall_behind(name, *shown)
+                }
+                Some(_) => false,
+                None => true,
+            };
+            if is_behind {
+                streams.catch_up(name);
+            }
+        }
+    }
+}
+
+async fn catch_up(gateway: &Gateway, name: &StreamName) {
+    let Some(streams) = &gateway.streams else {
+        return;
+    };
+    loop {
+        match advance(gateway, streams, name).await {
+            Ok(Settled::Behind(_)) => {}
+            Ok(Settled::NotFollowed | Settled::UpTo(_)) => return,
+            Err(error) => {
+                debug!(%error, "a stream cannot be read yet");
+                sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// One step on.
+async fn advance(
+    gateway: &Gateway,
+    streams: &Streams,
+    name: &StreamName,
+) -> Result<Settled, StoreError> {
+    let heads = within(streams.store.heads(vec![name.clone()])).await?;
+    let Some(head) = heads.first() else {
+        return Err(StoreError::Closed);
+    };
+    let Some(after) = streams.followed(name).shown(name) else {
+        return Ok(settle(gateway, streams, name, None, head.position(), &[]));
+    };
+    if !head.has_all_since(after) {
+        warn!(%name, "events of a stream are gone before they were shown here");
+        counter!(metric::STREAM_RESETS).increment(1);
+        return Ok(reset(gateway, streams, name, after, head));
+    }
+    let up_to = head.last.min(after.seq + PART);
+    let entries = within(streams.store.read(name.clone(), after.seq, up_to)).await?;
+    // Trimmed between the two questions.
+    if entries.len() as u64 != up_to - after.seq {
+        return Ok(Settled::Behind(after));
+    }
+    counter!(metric::CAUGHT_UP).increment(entries.len() as u64);
+    let position = Position {
+        epoch: head.epoch,
+        seq: up_to,
+    };
+    Ok(settle(
+        gateway,
+        streams,
+        name,
+        Some(after),
+        position,
+        &entries,
+    ))
+}
+
+fn settle(
+    gateway: &Gateway,
+    streams: &Streams,
+    name: &StreamName,
+    after: Option<Position>,
+    position: Position,
+    entries: &[Entry],
+) -> Settled {
+    let followed = streams.followed(name);
+    followed.settle(name, after, position, |told| match told {
+        Some(told) => inbound::show(gateway, &told),
+        None => {
+            for entry in entries {
+                if let Some(told) = told_of(name, position, entry) {
+                    inbound::show(gateway, &told);
+                }
+            }
+        }
+    })
+}
+
+fn reset(
+    gateway: &Gateway,
+    streams: &Streams,
+    name: &StreamName,
+    after: Position,
+    head: &Head,
+) -> Settled {
+    let position = head.position();
+    streams
+        .followed(name)
+        .settle(name, Some(after), position, |told| match told {
+            Some(told) => inbound::show(gateway, &told),
+            None => inbound::show_reset(gateway, name, position),
+        })
+}
+
+/// An event from the store, as it would have come from the broker.
+pub(crate) fn told_of(name: &StreamName, position: Position, entry: &Entry) -> Option<Told> {
+    let event = Event::parse(&entry.body).ok()?;
+    let key = EventKey {
+        class: EventClass::Live,
+        audience: name.audience(),
+        topic: event.kind,
+    };
+    Some(Told {
+        key: key.to_string(),
+        position: Some(Position {
+            seq: entry.seq,
+            ..position
+        }),
+        unread: None,
+        body: entry.body.clone(),
+    })
+}
+
+/// The store's answer, if it comes in time.
+pub(crate) async fn within<T>(
+    answer: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let answer = timeout(STORE_WAIT, answer).await;
+    answer.unwrap_or(Err(StoreError::Timeout(STORE_WAIT)))
+}

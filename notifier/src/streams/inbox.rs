@@ -1,0 +1,89 @@
+//! What a user has read: kept, and told to all his devices.
+
+use bellhop_common::amqp::{Message, PublishError, Route};
+use bellhop_common::wire::{Audience, Event, EventClass, EventError, EventKey, KeyError};
+use jiff::Timestamp;
+use serde_json::json;
+use thiserror::Error;
+use tracing::warn;
+use uuid::Uuid;
+
+use super::catch_up::within;
+use crate::gateway::Gateway;
+use crate::store::{Mark, Marked, StoreError};
+
+/// The event that tells a user's devices.
+const UPDATED: &str = "inbox.updated";
+
+/// Why something could not be marked.
+#[derive(Debug, Error)]
+pub(crate) enum MarkError {
+    /// There is none.
+    #[error("nothing is kept here (store.kind = \"none\")")]
+    NoStore,
+    /// It cannot be kept.
+    #[error("the store does not answer: try again")]
+    Store(#[from] StoreError),
+}
+
+#[derive(Debug, Error)]
+enum TellError {
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error(transparent)]
+    Event(#[from] EventError),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+}
+
+/// Marks events of a user's inbox; how many are not read then.
+pub(crate) async fn mark(
+    gateway: &Gateway,
+    user: String,
+    marked: Marked,
+    mark: Mark,
+) -> Result<u64, MarkError> {
+    let streams = gateway.streams.as_ref().ok_or(MarkError::NoStore)?;
+    let marking = streams.store.mark(user.clone(), marked.clone(), mark);
+    let unread = within(marking).await?;
+    // It is kept; other devices that do not hear of it learn it when they come again.
+    if let Err(error) = tell(gateway, user, &marked, mark, unread).await {
+        warn!(%error, "a user's devices could not be told what was read");
+    }
+    Ok(unread)
+}
+
+async fn tell(
+    gateway: &Gateway,
+    user: String,
+    marked: &Marked,
+    mark: Mark,
+    unread: u64,
+) -> Result<(), TellError> {
+    let mark = match mark {
+        Mark::Read => "read",
+        Mark::Archived => "archived",
+    };
+    let data = match marked {
+        Marked::UpTo(seq) => json!({ "unread": unread, "mark": mark, "up_to": seq }),
+        Marked::Ids(ids) => json!({ "unread": unread, "mark": mark, "ids": ids }),
+    };
+    let event = Event::new(UPDATED, Uuid::now_v7(), Timestamp::now(), &data)?;
+    let key = EventKey {
+        class: EventClass::Live,
+        audience: Audience::User(user),
+        topic: UPDATED.into(),
+    };
+    let (exchange, key) = (gateway.names.events(), key.encode()?);
+    let route = Route {
+        exchange: &exchange,
+        key: &key,
+        mandatory: false,
+    };
+    let message = Message {
+        body: event.to_bytes()?,
+        ..Message::default()
+    };
+    gateway.publisher.publish(route, &message).await?;
+    Ok(())
+}

@@ -1,0 +1,192 @@
+//! What a client that comes, or comes back, is told from the store.
+
+use bytes::Bytes;
+use metrics::counter;
+
+use super::catch_up::{told_of, within};
+use super::{Cursor, Streams};
+use crate::gateway::Gateway;
+use crate::inbound;
+use crate::metric;
+use crate::protocol::Frame;
+use crate::store::{Head, Position, StoreError, StreamName, TaskQuery};
+
+/// A client that missed more asks for it by HTTP, page by page.
+pub(crate) const MAX_REPLAYED: u64 = 1000;
+
+/// How many tasks a client is shown at once.
+const MAX_TASKS: u32 = 50;
+
+/// A client in one stream.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    pub(crate) name: StreamName,
+    /// What comes after this reaches the client by itself.
+    pub(crate) from: Position,
+    /// What it missed.
+    pub(crate) missed: Vec<Frame>,
+    /// Whether that is all it missed, if it said where it was.
+    pub(crate) recovered: Option<bool>,
+    /// It has seen more than this instance has shown.
+    pub(crate) is_ahead: bool,
+}
+
+/// What a user's connection begins with.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) streams: Vec<Joined>,
+    pub(crate) unread: u64,
+    /// His tasks that changed last, each as the `data` of its event.
+    pub(crate) tasks: Vec<Bytes>,
+}
+
+/// Where a client was in a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Since {
+    /// It said so.
+    Told(Position),
+    /// It did not; its user has left once, and is shown what came since.
+    LastLeft,
+    /// It did not.
+    Unknown,
+}
+
+/// Opens a user's own stream and everybody's, which he has followed since `own` and `all`.
+pub(crate) async fn open(
+    gateway: &Gateway,
+    streams: &Streams,
+    user: &str,
+    (own, all): (Option<Position>, Option<Position>),
+    since: Option<&Cursor>,
+) -> Result<Opened, StoreError> {
+    let (own_name, all_name) = (StreamName::user(user), StreamName::all());
+    let told = |name| since.and_then(|since| since.get(name)).map(Since::Told);
+    let own_since = told(&own_name).unwrap_or(Since::LastLeft);
+    let all_since = told(&all_name).unwrap_or(Since::Unknown);
+    let names = vec![own_name.clone(), all_name.clone()];
+    let heads = within(streams.store.heads(names)).await?;
+    let [own_head, all_head] = *heads.as_slice() else {
+        return Err(StoreError::Closed);
+    };
+    let joined = vec![
+        join_at(gateway, streams, own_name, own, own_since, own_head).await?,
+        join_at(gateway, streams, all_name, all, all_since, all_head).await?,
+    ];
+    let query = TaskQuery {
+        ended: None,
+        before: None,
+        limit: MAX_TASKS,
+    };
+    let tasks = within(streams.store.tasks(user.to_owned(), query)).await?;
+    Ok(Opened {
+        streams: joined,
+        unread: own_head.unread,
+        tasks: tasks.into_iter().map(|task| task.state).collect(),
+    })
+}
+
+/// Joins a stream that has been followed since `followed`.
+pub(crate) async fn join(
+    gateway: &Gateway,
+    streams: &Streams,
+    name: StreamName,
+    followed: Option<Position>,
+    since: Since,
+) -> Result<Joined, StoreError> {
+    let heads = within(streams.store.heads(vec![name.clone()])).await?;
+    let head = heads.first().copied().ok_or(StoreError::Closed)?;
+    join_at(gateway, streams, name, followed, since, head).await
+}
+
+async fn join_at(
+    gateway: &Gateway,
+    streams: &Streams,
+    name: StreamName,
+    followed: Option<Position>,
+    since: Since,
+    head: Head,
+) -> Result<Joined, StoreError> {
+    let from = followed.unwrap_or_else(|| begin(gateway, streams, &name, &head));
+    let since = match since {
+        Since::Told(since) => Some(since),
+        Since::LastLeft => Some(last_left(streams, &name, &head)),
+        Since::Unknown => None,
+    };
+    let Some(since) = since else {
+        return Ok(Joined {
+            name,
+            from,
+            missed: Vec::new(),
+            recovered: None,
+            is_ahead: false,
+        });
+    };
+    let missed = replay(streams, &name, since, from, &head).await?;
+    Ok(Joined {
+        recovered: Some(missed.is_some()),
+        missed: missed.unwrap_or_default(),
+        is_ahead: since.epoch == from.epoch && since.seq > from.seq,
+        from,
+        name,
+    })
+}
+
+/// How far a user had come when he left, which the store may not know yet.
+fn last_left(streams: &Streams, name: &StreamName, head: &Head) -> Position {
+    let kept = Position {
+        seq: head.cursor,
+        ..head.position()
+    };
+    let newer = streams.leaving.cursor(name);
+    newer
+        .filter(|newer| newer.epoch == kept.epoch && newer.seq > kept.seq)
+        .unwrap_or(kept)
+}
+
+/// Nobody here has followed the stream before.
+fn begin(gateway: &Gateway, streams: &Streams, name: &StreamName, head: &Head) -> Position {
+    let followed = streams.followed(name);
+    let settled = followed.settle(name, None, head.position(), |told| {
+        if let Some(told) = told {
+            inbound::show(gateway, &told);
+        }
+    });
+    if let super::Settled::Behind(_) = settled {
+        streams.catch_up(name);
+    }
+    followed.begun(name).unwrap_or(head.position())
+}
+
+/// What came after `since`, up to and with `up_to`; `None` if not all of it is there.
+pub(crate) async fn replay(
+    streams: &Streams,
+    name: &StreamName,
+    since: Position,
+    up_to: Position,
+    head: &Head,
+) -> Result<Option<Vec<Frame>>, StoreError> {
+    let is_known = head.has_all_since(since) && up_to.epoch == since.epoch;
+    let count = up_to.seq.saturating_sub(since.seq);
+    if !is_known || count > MAX_REPLAYED {
+        counter!(metric::RESUMES, "outcome" => "lost").increment(1);
+        return Ok(None);
+    }
+    let entries = match count {
+        0 => Vec::new(),
+        _ => within(streams.store.read(name.clone(), since.seq, up_to.seq)).await?,
+    };
+    let is_whole = entries.len() as u64 == count;
+    let outcome = if is_whole { "recovered" } else { "lost" };
+    counter!(metric::RESUMES, "outcome" => outcome).increment(1);
+    if !is_whole {
+        return Ok(None);
+    }
+    counter!(metric::REPLAYED).increment(count);
+    // What cannot be read was never shown to anybody either.
+    let told = entries
+        .iter()
+        .filter_map(|entry| told_of(name, up_to, entry));
+    Ok(Some(
+        told.filter_map(|told| inbound::frame_of(&told)).collect(),
+    ))
+}

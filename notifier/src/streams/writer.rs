@@ -1,0 +1,250 @@
+//! From the broker's inbox into the store, and from there to all instances.
+//!
+//! Kept, then told, then acknowledged: a crash between two steps repeats, and the event's id makes
+//! the repeat harmless. The inbox has one active consumer, so that one instance writes at a time; two
+//! that overlap for a moment, because the first has not noticed that it was replaced, take the same
+//! events in the same order, and the first to keep one decides its number.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bellhop_common::amqp::{Delivery, Message, Route};
+use bellhop_common::backoff::{Backoff, jitter};
+use bellhop_common::telemetry::Component;
+use bellhop_common::wire::{Audience, Event, EventClass, EventKey, Status, TASK_STATUS_CHANGED};
+use bytes::Bytes;
+use jiff::Timestamp;
+use metrics::{counter, histogram};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, warn};
+
+use super::KEY_WORD;
+use super::bundle::Told;
+use crate::gateway::Gateway;
+use crate::inbound;
+use crate::metric;
+use crate::store::{Kept, NewEvent, StoreError, StreamName, TaskRecord};
+
+/// How many stored events may be with us at once.
+pub(crate) const PREFETCH: u16 = 2000;
+
+/// How many are kept in one step.
+const TOGETHER: usize = 500;
+
+/// What a bundle holds, give or take an event.
+const BUNDLE: usize = 256 * 1024;
+
+/// Between two attempts while the store or the broker cannot.
+const RETRY: Backoff = Backoff {
+    base: Duration::from_millis(100),
+    cap: Duration::from_secs(5),
+};
+
+/// An event that somebody may be shown.
+struct Incoming {
+    key: EventKey,
+    stream: StreamName,
+    event: NewEvent,
+}
+
+/// Keeps and tells until the queue ends.
+pub(crate) async fn keep(
+    gateway: Arc<Gateway>,
+    mut deliveries: mpsc::Receiver<Delivery>,
+    health: Component,
+) {
+    let mut batch = Vec::with_capacity(TOGETHER);
+    while deliveries.recv_many(&mut batch, TOGETHER).await > 0 {
+        let begun = Instant::now();
+        let incoming: Vec<_> = batch.iter().filter_map(read).collect();
+        let is_done = deal_with(&gateway, &incoming, &batch, &health).await;
+        let last = batch.pop();
+        batch.clear();
+        let Some(last) = last.filter(|_| is_done) else {
+            continue;
+        };
+        histogram!(metric::KEEP_SECONDS).record(begun.elapsed().as_secs_f64());
+        // After a new connection a batch may hold the last of the old one: those come again, and
+        // keep their numbers.
+        if let Err(error) = last.receipt.ack_up_to_here().await {
+            debug!(%error, "an acknowledgement was lost; the events come again");
+        }
+    }
+}
+
+/// Malformed events are counted and dropped: nobody could ever be shown them.
+fn read(delivery: &Delivery) -> Option<Incoming> {
+    let key = match EventKey::parse(&delivery.routing_key) {
+        Ok(key) => EventKey {
+            class: EventClass::Live,
+            ..key
+        },
+        Err(error) => return inbound::malformed(&error),
+    };
+    // A team's alerts have a queue of their own.
+    let stream = StreamName::of(&key.audience)?;
+    let event = match Event::parse(&delivery.body) {
+        Ok(event) => event,
+        Err(error) => return inbound::malformed(&error),
+    };
+    Some(Incoming {
+        event: NewEvent {
+            stream: stream.clone(),
+            id: event.id,
+            body: Bytes::copy_from_slice(&delivery.body),
+            task: task_of(&key.audience, &event),
+        },
+        key,
+        stream,
+    })
+}
+
+/// The state of a task that an event to its owner tells.
+pub(crate) fn task_of(audience: &Audience, event: &Event) -> Option<TaskRecord> {
+    #[derive(Deserialize)]
+    struct State {
+        task_id: String,
+        rev: u64,
+        status: Status,
+    }
+    let Audience::User(user_id) = audience else {
+        return None;
+    };
+    if event.kind != TASK_STATUS_CHANGED {
+        return None;
+    }
+    let data = event.data.as_deref()?.get();
+    let state: State = serde_json::from_str(data).ok()?;
+    Some(TaskRecord {
+        user_id: user_id.clone(),
+        task_id: state.task_id,
+        rev: state.rev,
+        is_final: state.status.is_final(),
+        state: Bytes::copy_from_slice(data.as_bytes()),
+    })
+}
+
+/// Whether a batch is kept and told; if not, the broker delivers it again.
+async fn deal_with(
+    gateway: &Gateway,
+    incoming: &[Incoming],
+    batch: &[Delivery],
+    health: &Component,
+) -> bool {
+    let kept = match &gateway.streams {
+        None => None,
+        Some(_) => match keep_all(gateway, incoming, batch, health).await {
+            Some(kept) => Some(kept),
+            None => return false,
+        },
+    };
+    let mut bundle = Vec::new();
+    for (index, one) in incoming.iter().enumerate() {
+        let kept = kept.as_ref().and_then(|kept| kept.get(index));
+        let told = Told::new(&one.key, kept, one.event.body.clone());
+        if let Err(error) = told.write(&mut bundle) {
+            warn!(%error, stream = %one.stream, "an event cannot be told");
+        }
+        let is_last = index + 1 == incoming.len();
+        if (bundle.len() >= BUNDLE || is_last)
+            && !tell(gateway, std::mem::take(&mut bundle), batch).await
+        {
+            return false;
+        }
+    }
+    true
+}
+
+/// Tries until the store has the batch; `None` when the broker will deliver it again anyway.
+async fn keep_all(
+    gateway: &Gateway,
+    incoming: &[Incoming],
+    batch: &[Delivery],
+    health: &Component,
+) -> Option<Vec<Kept>> {
+    let streams = gateway.streams.as_ref()?;
+    let mut failures = 0;
+    loop {
+        let events = incoming.iter().map(|one| one.event.clone()).collect();
+        match streams.store.append(events, Timestamp::now()).await {
+            Ok(kept) => {
+                if failures > 0 {
+                    warn!("the store works again");
+                }
+                health.up();
+                let new = kept.iter().filter(|kept| kept.is_new).count();
+                counter!(metric::KEPT, "outcome" => "new").increment(new as u64);
+                counter!(metric::KEPT, "outcome" => "known").increment((kept.len() - new) as u64);
+                return Some(kept);
+            }
+            Err(error) => {
+                health.down();
+                counter!(metric::KEPT, "outcome" => "failed").increment(incoming.len() as u64);
+                warn_of(&error, failures, incoming.len());
+                wait(gateway, failures, batch).await?;
+                failures += 1;
+            }
+        }
+    }
+}
+
+fn warn_of(error: &StoreError, failures: u32, waiting: usize) {
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    let cause = cause.unwrap_or_default();
+    // Not with each attempt, for hours.
+    if failures < 3 || failures.is_multiple_of(20) {
+        warn!(%error, cause, waiting, "events cannot be kept, and wait in RabbitMQ");
+    }
+}
+
+/// Whether a bundle was told to all instances.
+async fn tell(gateway: &Gateway, bundle: Vec<u8>, batch: &[Delivery]) -> bool {
+    if bundle.is_empty() {
+        return true;
+    }
+    let exchange = gateway.names.events();
+    let key = format!("{KEY_WORD}.{}", gateway.instance_word());
+    let message = Message {
+        body: bundle,
+        persistent: false,
+        ..Message::default()
+    };
+    // Mandatory: this instance listens before it takes from the inbox, so that somebody must.
+    let route = Route {
+        exchange: &exchange,
+        key: &key,
+        mandatory: true,
+    };
+    let mut failures = 0;
+    loop {
+        match gateway.publisher.publish(route, &message).await {
+            Ok(()) => return true,
+            Err(error) if error.is_permanent() => {
+                warn!(%error, "events are kept but cannot be told; clients find them by their numbers");
+                return true;
+            }
+            Err(error) => {
+                warn!(%error, "events are kept and cannot be told yet");
+                if wait(gateway, failures, batch).await.is_none() {
+                    return false;
+                }
+                failures += 1;
+            }
+        }
+    }
+}
+
+/// Waits before the next attempt; `None` when there is to be none.
+async fn wait(gateway: &Gateway, failures: u32, batch: &[Delivery]) -> Option<()> {
+    let comes_again = || batch.iter().all(|delivery| !delivery.receipt.is_valid());
+    if comes_again() {
+        return None;
+    }
+    tokio::select! {
+        () = sleep(RETRY.pause(failures, jitter())) => {}
+        () = gateway.closed.cancelled() => return None,
+    }
+    (!comes_again()).then_some(())
+}
