@@ -14,9 +14,19 @@ pub(super) const RETENTION: Retention = Retention {
     age: Duration::from_hours(24),
 };
 
-/// Makes a test of each case, for a store that `$fresh` makes with the [`RETENTION`].
+/// Makes a test of each case, for a store that `$fresh` makes with the [`RETENTION`]; or one test
+/// of all, where what `$fresh` needs takes long to start.
 macro_rules! conforms {
-    ($fresh:path: $($case:ident)*) => {
+    (one test, $fresh:path: $($case:ident)*) => {
+        #[tokio::test]
+        async fn it_conforms() {
+            $(
+                let (store, _place) = $fresh().await;
+                $crate::store::conformance::$case(&*store).await;
+            )*
+        }
+    };
+    (tests, $fresh:path: $($case:ident)*) => {
         $(
             #[tokio::test]
             async fn $case() {
@@ -26,7 +36,10 @@ macro_rules! conforms {
         )*
     };
     ($fresh:path) => {
-        $crate::store::conformance::conforms!($fresh:
+        $crate::store::conformance::conforms!(tests, $fresh);
+    };
+    ($($how:ident)*, $fresh:path) => {
+        $crate::store::conformance::conforms!($($how)*, $fresh:
             numbers_grow_without_gaps_each_stream_for_itself
             the_same_event_again_keeps_its_number
             a_batch_may_hold_the_same_event_twice

@@ -5,6 +5,7 @@ mod stream;
 
 #[cfg(test)]
 mod conformance;
+mod redis;
 mod sqlite;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use jiff::Timestamp;
 use thiserror::Error;
 use uuid::Uuid;
 
+pub use self::redis::Redis;
 pub use self::sqlite::Sqlite;
 pub use self::stream::{Epoch, EpochError, Head, Position, StreamName, StreamNameError};
 
@@ -199,6 +201,15 @@ pub enum StoreError {
     /// It does not do what it is asked.
     #[error("the store cannot do it")]
     Sqlite(#[from] rusqlite::Error),
+    /// The address of the server is none.
+    #[error("the URL of the store cannot be read")]
+    Url(#[source] ::redis::RedisError),
+    /// The server is there, and cannot be the store.
+    #[error("the Redis server cannot be the store: {0}")]
+    Unfit(String),
+    /// The server does not do what it is asked, or is not there.
+    #[error("the store cannot do it")]
+    Redis(#[from] ::redis::RedisError),
     /// It does not answer.
     #[error("the store does not answer within {0:?}")]
     Timeout(Duration),

@@ -1,0 +1,52 @@
+-- Keeps events of one stream.
+-- ARGV: an epoch if it has none, how many events it holds, the time in milliseconds, then the id and
+-- the body of each event.
+-- Returns the epoch, and of each event its number, whether it is new, how many are not read now.
+local meta, events, ids, read, archived = unpack(KEYS)
+local epoch, last, first, read_up_to =
+  unpack(redis.call('HMGET', meta, 'epoch', 'last', 'first', 'read_up_to'))
+if not epoch then
+  -- What is left of an earlier life would be in the way of the new numbers. After a script's first
+  -- change Redis refuses it nothing more, however full its memory is; so there is none without need.
+  if redis.call('EXISTS', meta, events, ids, read, archived) > 0 then
+    redis.call('DEL', meta, events, ids, read, archived)
+  end
+  epoch, last, first, read_up_to = ARGV[1], 0, 1, 0
+end
+last, first, read_up_to = tonumber(last or 0), tonumber(first or 1), tonumber(read_up_to or 0)
+local limit, now = tonumber(ARGV[2]), ARGV[3]
+local read_apart = redis.call('ZCARD', read)
+
+local function remove_oldest()
+  local at = first .. '-0'
+  local oldest = redis.call('XRANGE', events, at, at)[1]
+  if oldest then
+    redis.call('HDEL', ids, oldest[2][2])
+  end
+  read_apart = read_apart - redis.call('ZREM', read, first)
+  redis.call('ZREM', archived, first)
+  first = first + 1
+  redis.call('XTRIM', events, 'MINID', first .. '-0')
+end
+
+local kept = {}
+for i = 4, #ARGV, 2 do
+  local id, body = ARGV[i], ARGV[i + 1]
+  local seq = redis.call('HGET', ids, id)
+  local is_new = 0
+  if not seq then
+    is_new = 1
+    last = last + 1
+    seq = last
+    redis.call('XADD', events, seq .. '-0', 'id', id, 'at', now, 'body', body)
+    redis.call('HSET', ids, id, seq)
+    while last + 1 - first > limit do
+      remove_oldest()
+    end
+  end
+  local unread = last - math.max(read_up_to, first - 1) - read_apart
+  kept[#kept + 1] = { tonumber(seq), is_new, unread }
+end
+redis.call('HSET', meta, 'epoch', epoch, 'last', last, 'first', first)
+redis.call('PERSIST', meta)
+return { epoch, kept }

@@ -1,0 +1,64 @@
+//! What users have read.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::Redis;
+use super::keys::{INBOX, MARK};
+use crate::store::{InboxEntry, InboxQuery, Mark, Marked, StoreError, StreamName};
+
+impl Redis {
+    /// A part of a user's inbox.
+    pub(super) async fn inbox(
+        &self,
+        user_id: &str,
+        query: &InboxQuery,
+    ) -> Result<Vec<InboxEntry>, StoreError> {
+        if query.limit == 0 {
+            return Ok(Vec::new());
+        }
+        let wanted = match (query.archived, query.unread_only) {
+            (true, _) => "archived",
+            (false, true) => "unread",
+            (false, false) => "all",
+        };
+        let top = query.before.map_or(u64::MAX, |seq| seq.saturating_sub(1));
+        let mut call = INBOX.call(&self.slot(&StreamName::user(user_id)));
+        call.arg(top).arg(wanted).arg(query.limit);
+        let found: Vec<(u64, i64, bool, bool, Bytes)> = self.ask(call).await?;
+        let entries = found.into_iter();
+        let entries = entries.map(|(seq, stored_at, is_read, is_archived, body)| InboxEntry {
+            seq,
+            stored_at: Timestamp::from_millisecond(stored_at).unwrap_or_default(),
+            is_read,
+            is_archived,
+            body,
+        });
+        Ok(entries.collect())
+    }
+
+    /// Marks events; how many are not read then.
+    pub(super) async fn mark(
+        &self,
+        user_id: &str,
+        marked: &Marked,
+        mark: Mark,
+    ) -> Result<u64, StoreError> {
+        let mut call = MARK.call(&self.slot(&StreamName::user(user_id)));
+        call.arg(match mark {
+            Mark::Read => "read",
+            Mark::Archived => "archived",
+        });
+        match marked {
+            Marked::UpTo(seq) => call.arg("up_to").arg(*seq),
+            Marked::Ids(ids) => {
+                call.arg("ids");
+                for id in ids {
+                    call.arg(id.as_bytes());
+                }
+                &mut call
+            }
+        };
+        self.ask(call).await
+    }
+}

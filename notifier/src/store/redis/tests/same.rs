@@ -1,0 +1,192 @@
+use jiff::SignedDuration;
+use uuid::Uuid;
+
+use super::server::Server;
+use super::*;
+use crate::store::{Sqlite, Store};
+use crate::testing::random;
+
+/// Few, so that they are full soon.
+const FEW: Retention = Retention {
+    events: 7,
+    age: Duration::from_hours(1),
+};
+
+const STEPS: usize = 400;
+
+/// Both stores, and what is asked of them.
+struct Pair<R> {
+    redis: Redis,
+    sqlite: Sqlite,
+    random: R,
+    ids: Vec<Uuid>,
+    now: Timestamp,
+}
+
+impl<R: FnMut(u64) -> u64> Pair<R> {
+    fn index(&mut self, below: usize) -> usize {
+        usize::try_from((self.random)(below as u64)).unwrap()
+    }
+
+    fn limit(&mut self) -> u32 {
+        u32::try_from((self.random)(5)).unwrap()
+    }
+
+    fn user(&mut self) -> String {
+        format!("u{}", (self.random)(2))
+    }
+
+    fn stream(&mut self) -> StreamName {
+        match (self.random)(4) {
+            0 => "room:r".parse().unwrap(),
+            _ => StreamName::user(&self.user()),
+        }
+    }
+
+    fn id(&mut self) -> Uuid {
+        let count = self.ids.len();
+        if (self.random)(3) == 0 && count > 0 {
+            let back = self.index(count.min(12));
+            return self.ids[count - 1 - back];
+        }
+        let id = Uuid::now_v7();
+        self.ids.push(id);
+        id
+    }
+
+    fn task(&mut self) -> TaskRecord {
+        let rev = (self.random)(50);
+        TaskRecord {
+            user_id: self.user(),
+            task_id: (self.random)(6).to_string(),
+            rev,
+            is_final: (self.random)(4) == 0,
+            state: rev.to_string().into(),
+        }
+    }
+
+    fn batch(&mut self) -> Vec<NewEvent> {
+        let count = (self.random)(12);
+        let event = |_| NewEvent {
+            stream: self.stream(),
+            id: self.id(),
+            body: (self.random)(1000).to_string().into(),
+            task: ((self.random)(3) == 0).then(|| self.task()),
+        };
+        (0..count).map(event).collect()
+    }
+
+    async fn append(&mut self) {
+        let batch = self.batch();
+        let ours = Store::append(&self.redis, batch.clone(), self.now).await;
+        let theirs = self.sqlite.append(batch, self.now).await;
+        let plain = |kept: Vec<Kept>| -> Vec<_> {
+            let plain = kept.iter();
+            let plain = plain.map(|kept| (kept.position.seq, kept.is_new, kept.unread));
+            plain.collect()
+        };
+        assert_eq!(plain(ours.unwrap()), plain(theirs.unwrap()));
+    }
+
+    async fn mark(&mut self) {
+        let user = self.user();
+        let mark = [Mark::Read, Mark::Archived][self.index(2)];
+        let marked = match (self.random)(3) {
+            0 => Marked::UpTo((self.random)(self.ids.len() as u64 + 1)),
+            _ => Marked::Ids((0..(self.random)(5)).map(|_| self.id()).collect()),
+        };
+        let ours = Store::mark(&self.redis, user.clone(), marked.clone(), mark);
+        let theirs = self.sqlite.mark(user, marked, mark);
+        assert_eq!(ours.await.unwrap(), theirs.await.unwrap());
+    }
+
+    async fn sweep(&mut self) {
+        let (mut ours, mut theirs) = (Swept::default(), Swept::default());
+        for (store, sum) in [
+            (&self.redis as &dyn Store, &mut ours),
+            (&self.sqlite, &mut theirs),
+        ] {
+            loop {
+                let swept = store.sweep(self.now).await.unwrap();
+                sum.events += swept.events;
+                sum.tasks += swept.tasks;
+                if !swept.more {
+                    break;
+                }
+            }
+        }
+        assert_eq!(ours, theirs);
+    }
+
+    async fn compare(&mut self) {
+        let stream = self.stream();
+        let ours = Store::heads(&self.redis, vec![stream.clone()]).await;
+        let theirs = self.sqlite.heads(vec![stream.clone()]).await.unwrap();
+        let epoch = theirs[0].epoch;
+        let ours = ours.unwrap().into_iter();
+        let ours: Vec<_> = ours.map(|head| Head { epoch, ..head }).collect();
+        assert_eq!(ours, theirs, "{stream}");
+        let after = (self.random)(theirs[0].last + 1);
+        let ours = Store::read(&self.redis, stream.clone(), after, after + 5);
+        let theirs = self.sqlite.read(stream, after, after + 5);
+        assert_eq!(ours.await.unwrap(), theirs.await.unwrap());
+    }
+
+    async fn compare_inboxes(&mut self) {
+        let user = self.user();
+        let last = self.ids.len() as u64 + 1;
+        let query = InboxQuery {
+            before: ((self.random)(2) == 0).then(|| (self.random)(last)),
+            unread_only: (self.random)(2) == 0,
+            archived: (self.random)(2) == 0,
+            limit: self.limit(),
+        };
+        let ours = Store::inbox(&self.redis, user.clone(), query).await;
+        let theirs = self.sqlite.inbox(user.clone(), query).await;
+        assert_eq!(ours.unwrap(), theirs.unwrap(), "{query:?}");
+        let query = TaskQuery {
+            ended: [None, Some(true), Some(false)][self.index(3)],
+            before: ((self.random)(2) == 0).then(|| (self.random)(50)),
+            limit: self.limit(),
+        };
+        // Those of the same `rev` have no order.
+        let revs = |tasks: Vec<TaskRecord>| -> Vec<_> { tasks.iter().map(|t| t.rev).collect() };
+        let ours = Store::tasks(&self.redis, user.clone(), query).await;
+        let theirs = self.sqlite.tasks(user.clone(), query).await;
+        assert_eq!(revs(ours.unwrap()), revs(theirs.unwrap()), "{query:?}");
+        let id = (self.random)(6).to_string();
+        let ours = Store::task(&self.redis, user.clone(), id.clone());
+        let theirs = self.sqlite.task(user, id);
+        assert_eq!(ours.await.unwrap(), theirs.await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn it_answers_as_the_embedded_store_does() {
+    let server = Server::start(&[]).await;
+    let sqlite = Sqlite::open(&server.folder().join("store.db"), FEW).unwrap();
+    let mut pair = Pair {
+        redis: Redis::open(&server.url(), "", FEW).unwrap(),
+        sqlite,
+        random: random(),
+        ids: Vec::new(),
+        now: "2026-01-15T10:30:00Z".parse().unwrap(),
+    };
+    for _ in 0..STEPS {
+        pair.now += SignedDuration::from_mins((pair.random)(8).cast_signed());
+        match (pair.random)(10) {
+            0..4 => pair.append().await,
+            4..6 => pair.mark().await,
+            6 => pair.sweep().await,
+            7 => {
+                let tasks = vec![pair.task(), pair.task()];
+                let ours = Store::put_tasks(&pair.redis, tasks.clone(), pair.now);
+                ours.await.unwrap();
+                pair.sqlite.put_tasks(tasks, pair.now).await.unwrap();
+            }
+            _ => {}
+        }
+        pair.compare().await;
+        pair.compare_inboxes().await;
+    }
+}
