@@ -39,7 +39,7 @@ use crate::recent::Recent;
 use crate::relay::{self, Relays};
 use crate::revocations::{self, Gate};
 use crate::rooms::Rooms;
-use crate::store::{Sqlite, StoreError, StreamName, Swept};
+use crate::store::{Redis, Sqlite, StoreError, StreamName, Swept};
 use crate::streams::{self, Streams, catch_up, leaving, writer};
 
 /// How many live events may be with us at once.
@@ -84,6 +84,9 @@ pub enum RunError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The file with the store's address.
+    #[error("store.url_file")]
+    StoreUrlFile(#[source] SecretError),
     /// The HTTP client that asks who may enter.
     #[error(transparent)]
     Callback(#[from] CallbackError),
@@ -210,7 +213,7 @@ impl Parts {
 
 type Behind = mpsc::Receiver<StreamName>;
 
-fn streams(config: &StoreConfig) -> Result<Option<(Streams, Behind)>, StoreError> {
+fn streams(config: &StoreConfig) -> Result<Option<(Streams, Behind)>, RunError> {
     let retention = config.retention();
     match config.kind {
         StoreKind::None => Ok(None),
@@ -218,7 +221,12 @@ fn streams(config: &StoreConfig) -> Result<Option<(Streams, Behind)>, StoreError
             let store = Sqlite::open(&config.path, retention)?;
             Ok(Some(Streams::new(Arc::new(store))))
         }
-        StoreKind::Redis => unimplemented!(),
+        StoreKind::Redis => {
+            let url = config.url().map_err(RunError::StoreUrlFile)?;
+            let url = url.unwrap_or_else(|| Secret::new(""));
+            let store = Redis::open(url.expose(), &config.prefix, retention)?;
+            Ok(Some(Streams::new(Arc::new(store))))
+        }
     }
 }
 

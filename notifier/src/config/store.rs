@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bellhop_common::config::{HumanDuration, Secret};
+use bellhop_common::config::{HumanDuration, Secret, SecretError};
 use serde::{Deserialize, Serialize};
 
 use crate::store::Retention;
@@ -78,6 +78,17 @@ impl StoreConfig {
             problems.push("store.keep_events must be at least 1".into());
         }
         problems
+    }
+
+    /// The address, wherever it stands.
+    ///
+    /// # Errors
+    /// [`SecretError`] if its file cannot be read.
+    pub fn url(&self) -> Result<Option<Secret>, SecretError> {
+        match &self.url_file {
+            Some(path) => Secret::from_file(path).map(Some),
+            None => Ok(self.url.clone()),
+        }
     }
 
     /// How much is kept.
