@@ -53,6 +53,7 @@ pub(crate) const REVOCATIONS: &str = "bellhop_notifier_revocations_total";
 
 /// Gives the metrics their help texts.
 pub(crate) fn describe() {
+    describe_streams();
     describe_gauge!(
         CONNECTIONS,
         "Connections that are open now, WebSocket and Server-Sent Events"
@@ -99,6 +100,13 @@ pub(crate) fn describe() {
         "Events of POST /api/events: sent, repeated (and not sent again) or failed"
     );
     describe_counter!(
+        ALERTS,
+        "Posts to Mattermost: posted, delayed (will be tried again) or refused"
+    );
+}
+
+fn describe_streams() {
+    describe_counter!(
         KEPT,
         "Stored events put into the store: new, known (told again), or failed (tried again)"
     );
@@ -120,8 +128,4 @@ pub(crate) fn describe() {
     );
     describe_counter!(REPLAYED, "Stored events shown to clients that came back");
     describe_counter!(SWEPT, "Events and tasks removed because of their age");
-    describe_counter!(
-        ALERTS,
-        "Posts to Mattermost: posted, delayed (will be tried again) or refused"
-    );
 }

@@ -4,18 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bellhop_common::amqp::{
-    Consumer, Delivery, Lock, Names, Publisher, Source, StreamPosition, Subscription, Topology,
+    Consumer, Delivery, Lock, Names, Publisher, PublisherTask, Source, StreamPosition,
+    Subscription, Topology,
 };
 use bellhop_common::config::{Secret, SecretError};
 use bellhop_common::http::{Limits, serve};
 use bellhop_common::telemetry::{Component, Health, Metrics, MetricsError};
 use bellhop_common::tls;
-use jiff::{SignedDuration, Timestamp};
-use metrics::counter;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -25,9 +24,7 @@ use crate::admission::Admission;
 use crate::alerts::mattermost::{SetupError, WebhookUrlError};
 use crate::alerts::{self, Mattermost, WebhookUrl};
 use crate::auth::{Issuer, IssuerError, KeyError, Verifier};
-use crate::config::{
-    AuthMode, MAX_INSTANCE_BYTES, MattermostConfig, NotifierConfig, StoreConfig, StoreKind,
-};
+use crate::config::{AuthMode, MAX_INSTANCE_BYTES, MattermostConfig, NotifierConfig};
 use crate::drain::drain;
 use crate::gateway::Gateway;
 use crate::http;
@@ -39,8 +36,8 @@ use crate::recent::Recent;
 use crate::relay::{self, Relays};
 use crate::revocations::{self, Gate};
 use crate::rooms::Rooms;
-use crate::store::{Redis, Sqlite, StoreError, StreamName, Swept};
-use crate::streams::{self, Streams, catch_up, leaving, writer};
+use crate::store::StoreError;
+use crate::streams::{self, Streams, writer};
 
 /// How many live events may be with us at once.
 const LIVE_PREFETCH: u16 = 500;
@@ -53,9 +50,6 @@ const LIVE_MAX_BYTES: u32 = 64 * 1024 * 1024;
 
 /// How long Mattermost may take for one post.
 const POST_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Between two looks for what is too old.
-const SWEEP_EVERY: Duration = Duration::from_mins(1);
 
 /// How long HTTP requests and the last close frames may take at the end.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -117,13 +111,10 @@ pub async fn run(
     let mattermost = mattermost(&config.mattermost)?;
     let health = Health::new();
     let names = Names::new(&config.amqp);
-    let mut topology = Topology::base(&names).with_revocations(&names);
-    if mattermost.is_some() {
-        topology = topology.with_alerts(&names, &[alerts::PATTERN]);
-    }
+    let topology = topology(&names, mattermost.is_some());
     let hears = health.component("amqp.consumer");
     let (relays, lanes) = Relays::new();
-    let (streams, behind) = streams(&config.store)?.unzip();
+    let (streams, behind) = streams::open(&config.store)?.unzip();
     let parts = Parts {
         verifier: Verifier::new(&config.auth)?,
         gate: gate(&config),
@@ -132,10 +123,9 @@ pub async fn run(
         relays,
         streams,
     };
-    let issuer = match parts.verifier.issuer() {
-        Some(issuer) => Some((issuer, Issuer::client()?)),
-        None => None,
-    };
+    let issuer = parts.verifier.issuer();
+    let issuer = issuer.map(|issuer| Ok::<_, IssuerError>((issuer, Issuer::client()?)));
+    let issuer = issuer.transpose()?;
     let component = health.component("amqp.publisher");
     let (publisher, publisher_task) =
         Publisher::start(&config.amqp, "notifier", topology.clone(), component);
@@ -152,9 +142,9 @@ pub async fn run(
         tasks.spawn(issuer.keep_fresh(client, component, closed.clone()));
     }
     if let Some(behind) = behind {
-        look_after_streams(&gateway, behind, hears.clone(), &tasks);
+        streams::look_after(&gateway, behind, (hears.clone(), &health), &tasks);
     }
-    let lock = lock(&gateway);
+    let lock = streams::lock(&gateway);
     let queues = (hears, lock.clone());
     let consumer = start_queues(&gateway, topology, mattermost, queues, &health, &tasks);
     serves.up();
@@ -164,17 +154,29 @@ pub async fn run(
         "notifier started"
     );
 
-    let mut ended = Ok(());
-    tokio::select! {
-        () = shutdown.cancelled() => {}
-        () = lock.refused() => {
-            ended = Err(RunError::OnlyOne { queue: gateway.names.store_lock() });
-            gateway.stop.cancel();
-        }
-    }
+    let ended = tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        () = lock.refused() => Err(RunError::OnlyOne { queue: gateway.names.store_lock() }),
+    };
+    gateway.stop.cancel();
     // Requests are still answered, so that whoever balances the load hears it from us.
     serves.down();
     drain(&gateway).await;
+    stop(&gateway, consumer, tasks, publisher_task).await;
+    info!("notifier stopped");
+    ended
+}
+
+fn topology(names: &Names, with_alerts: bool) -> Topology {
+    let topology = Topology::base(names).with_revocations(names);
+    if with_alerts {
+        return topology.with_alerts(names, &[alerts::PATTERN]);
+    }
+    topology
+}
+
+/// The last connection has ended.
+async fn stop(gateway: &Gateway, consumer: Consumer, tasks: TaskTracker, publisher: PublisherTask) {
     gateway.closed.cancel();
     // Ends the queues that the tasks read from.
     consumer.close().await;
@@ -182,19 +184,7 @@ pub async fn run(
     if timeout(LAST_WORDS, tasks.wait()).await.is_err() {
         warn!("HTTP requests or events were still in hand");
     }
-    publisher_task.close().await;
-    info!("notifier stopped");
-    ended
-}
-
-/// A file has one notifier, and beside it none that keeps events elsewhere or nowhere: each would
-/// have a part of them.
-fn lock(gateway: &Gateway) -> Lock {
-    let queue = gateway.names.store_lock();
-    match gateway.config.store.kind {
-        StoreKind::Sqlite => Lock::have(queue),
-        StoreKind::Redis | StoreKind::None => Lock::nobody_has(queue),
-    }
+    publisher.close().await;
 }
 
 /// The parts that may fail, made before anything is started.
@@ -235,76 +225,6 @@ impl Parts {
             publisher,
             config,
         })
-    }
-}
-
-type Behind = mpsc::Receiver<StreamName>;
-
-fn streams(config: &StoreConfig) -> Result<Option<(Streams, Behind)>, RunError> {
-    let retention = config.retention();
-    match config.kind {
-        StoreKind::None => Ok(None),
-        StoreKind::Sqlite => {
-            let store = Sqlite::open(&config.path, retention)?;
-            Ok(Some(Streams::new(Arc::new(store))))
-        }
-        StoreKind::Redis => {
-            let url = config.url().map_err(RunError::StoreUrlFile)?;
-            let url = url.unwrap_or_else(|| Secret::new(""));
-            let store = Redis::open(url.expose(), &config.prefix, retention)?;
-            Ok(Some(Streams::new(Arc::new(store))))
-        }
-    }
-}
-
-fn look_after_streams(
-    gateway: &Arc<Gateway>,
-    behind: Behind,
-    hears: Component,
-    tasks: &TaskTracker,
-) {
-    let closed = || gateway.closed.clone();
-    tasks.spawn(catch_up::run(Arc::clone(gateway), behind, closed()));
-    tasks.spawn(catch_up::watch(Arc::clone(gateway), hears, closed()));
-    tasks.spawn(leaving::keep(Arc::clone(gateway), closed()));
-    tasks.spawn(sweep(Arc::clone(gateway), closed()));
-}
-
-/// Removes what is too old.
-async fn sweep(gateway: Arc<Gateway>, closed: CancellationToken) {
-    let Some(streams) = &gateway.streams else {
-        return;
-    };
-    // A clock that is set forward while we run must not make everything too old.
-    let (began, clock) = (Timestamp::now(), Instant::now());
-    loop {
-        tokio::select! {
-            () = sleep(SWEEP_EVERY) => {}
-            () = closed.cancelled() => return,
-        }
-        let elapsed = SignedDuration::try_from(clock.elapsed()).unwrap_or_default();
-        let Ok(now) = began.saturating_add(elapsed) else {
-            continue;
-        };
-        while !closed.is_cancelled() {
-            match streams.store.sweep(now).await {
-                Ok(Swept {
-                    events,
-                    tasks,
-                    more,
-                }) => {
-                    counter!(metric::SWEPT, "what" => "events").increment(events);
-                    counter!(metric::SWEPT, "what" => "tasks").increment(tasks);
-                    if !more {
-                        break;
-                    }
-                }
-                Err(error) => {
-                    warn!(%error, "what is too old cannot be removed");
-                    break;
-                }
-            }
-        }
     }
 }
 
@@ -372,7 +292,8 @@ fn start_queues(
     let component = health.component("auth.revocations");
     tasks.spawn(revocations::follow(Arc::clone(gateway), revoked, component));
     tasks.spawn(inbound::deliver(Arc::clone(gateway), live));
-    let component = health.component("store");
+    // Up until it fails: it is only tried when there is something to keep.
+    let component = health.component("store.writes");
     component.up();
     tasks.spawn(writer::keep(Arc::clone(gateway), inbox, component));
     if let Some(client) = mattermost {

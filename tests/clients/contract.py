@@ -36,7 +36,7 @@ MUST_BE_SEEN = {
     *("task.updated task.log message.new chat.updated notification.new relayedFrame anyFrame").split(),
     *("job taskStatusChanged taskLogged messageSent chatChanged notificationCreated memberAdded memberRemoved").split(),
     *("relayed anyEvent presenceNews cancel askStatus workerReport finalState deadLetter").split(),
-    *("revocation resumed closed").split(),
+    *("revocation resumed closed acked read inbox.updated bundle").split(),
 }
 
 
@@ -77,6 +77,7 @@ class Seen:
             "message.sent": "messageSent",
             "chat.updated": "chatChanged",
             "notification.created": "notificationCreated",
+            "inbox.updated": "inbox.updated",
         }
         kind = body["type"]
         if kind.endswith(".member_added") or kind.endswith(".member_removed"):
@@ -102,6 +103,8 @@ def listen(seen, ready):
     def take(_channel, method, properties, body):
         exchange = method.exchange.removeprefix("bellhop.")
         if exchange == "events":
+            if method.routing_key.startswith("bundle."):
+                return seen.note("bundle", {})
             return seen.event(method.routing_key, json.loads(body))
         if exchange == "jobs":
             return seen.note("job", json.loads(body))
@@ -175,6 +178,14 @@ def sockets(backend, seen):
     backend.send("all.all", "global_event", payload={"message": "soon"})
     backend.send("room.r", "room.member_removed", data={"user_id": "bob"})
     backend.send("room.r", "room.member_added", data={"user_id": "bob"})
+    backend.send("user.ann", "notification.created", klass="stored", data={"title": "Kept"})
+    seen.until(lambda: "bundle" in seen.counts, "a stored event")
+    ann.send({"type": "ack", "seq": 1, "id": "ack"})
+    ann.send({"type": "read", "up_to": 1, "id": "read"})
+    ann.send({"type": "resume", "streams": [{"audience": "all", "epoch": "0", "seq": 0}], "id": "resume"})
+    back = Watched(connect(f"{os.environ['WS_URL']}?since=user.1.1", additional_headers=header), seen)
+    seen.until(lambda: {"acked", "read", "inbox.updated"} <= seen.counts.keys(), "the inbox")
+    back.close()
     return ann
 
 
@@ -282,7 +293,7 @@ def every_frame_is_documented():
     text = sources("protocol/client.rs")
     taken = set(re.findall(r'"(\w+)"(?= (?:\||=>))', text.split("match self.r#type.as_str()")[1]))
     offered = set()
-    for name in ("ping", "auth", "subscribe", "unsubscribe", "askPresence", "resume"):
+    for name in ("ping", "auth", "subscribe", "unsubscribe", "askPresence", "resume", "ack", "readEvents"):
         found = json.dumps(API["components"]["messages"][name]["payload"])
         offered |= set(re.findall(r'"type": \{"(?:const|enum)": (.*?)\}', found))
     offered = set(re.findall(r"\w+", " ".join(offered)))

@@ -127,10 +127,10 @@ class Backend:
         self.channel = pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"])).channel()
         self.channel.confirm_delivery()
 
-    def send(self, audience, kind, **fields):
+    def send(self, audience, kind, klass="live", **fields):
         now = datetime.datetime.now(datetime.timezone.utc).isoformat()
         body = {"type": kind, "id": str(uuid.uuid4()), "time": now, **fields}
-        self.channel.basic_publish("bellhop.events", f"live.{audience}.{kind}", json.dumps(body))
+        self.channel.basic_publish("bellhop.events", f"{klass}.{audience}.{kind}", json.dumps(body))
 
 
 def data_of(example):

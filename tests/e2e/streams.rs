@@ -1,5 +1,7 @@
 //! Stored events: kept, numbered, shown once and in order, and shown to those who come back.
 
+mod trouble;
+
 use bellhop_notifier::StoreKind;
 use bellhop_tests::client::{Client, request};
 use bellhop_tests::rabbit::Rabbit;

@@ -21,6 +21,15 @@ pub struct Client {
     socket: WebSocketStream<TcpStream>,
 }
 
+/// A frame without what says where it stands in its stream, which is there.
+pub fn unnumbered(mut frame: Value) -> Value {
+    let fields = frame.as_object_mut().unwrap();
+    for name in ["epoch", "seq"] {
+        assert!(fields.remove(name).is_some(), "{name} in {fields:?}");
+    }
+    frame
+}
+
 /// How a connection ended: code and reason, or nothing.
 pub type Closed = Option<(u16, String)>;
 

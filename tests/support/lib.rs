@@ -27,6 +27,7 @@ pub mod mattermost;
 pub mod program;
 pub mod rabbit;
 pub mod random;
+pub mod redis;
 pub mod relay;
 pub mod stack;
 pub mod watch;

@@ -45,6 +45,24 @@ pub struct Kept<'a> {
     pub tasks: &'a [&'a RawValue],
 }
 
+#[derive(Serialize)]
+struct Connected<'a> {
+    r#type: &'a str,
+    connection_id: &'a str,
+    user_id: &'a str,
+    instance: &'a str,
+    server_time: Timestamp,
+    ping_interval_ms: u64,
+    rooms: Vec<&'a str>,
+    chats: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    streams: Option<Vec<Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unread: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tasks: Option<&'a [&'a RawValue]>,
+}
+
 /// The first frame of a connection.
 #[must_use]
 pub fn connected(welcome: &Welcome<'_>) -> Frame {
@@ -53,27 +71,10 @@ pub fn connected(welcome: &Welcome<'_>) -> Frame {
         let of_kind = places.filter(|place| place.kind == kind);
         of_kind.map(|place| &*place.id).collect()
     };
-    #[derive(Serialize)]
-    struct Frame<'a> {
-        r#type: &'a str,
-        connection_id: &'a str,
-        user_id: &'a str,
-        instance: &'a str,
-        server_time: Timestamp,
-        ping_interval_ms: u64,
-        rooms: Vec<&'a str>,
-        chats: Vec<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        streams: Option<Vec<Value>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        unread: Option<u64>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        tasks: Option<&'a [&'a RawValue]>,
-    }
     let kept = welcome.kept.as_ref();
     let streams = kept.map(|kept| kept.streams.iter());
     let position = |(name, position): &(StreamName, Position)| of_stream(name, *position);
-    let frame = Frame {
+    plain(&Connected {
         r#type: "connected",
         connection_id: welcome.connection_id,
         user_id: welcome.user_id,
@@ -85,8 +86,7 @@ pub fn connected(welcome: &Welcome<'_>) -> Frame {
         streams: streams.map(|streams| streams.map(position).collect()),
         unread: kept.map(|kept| kept.unread),
         tasks: kept.map(|kept| kept.tasks),
-    };
-    plain(&frame)
+    })
 }
 
 /// A stream and where it stands.

@@ -109,7 +109,7 @@ impl Session {
                 since,
                 asked,
                 answer,
-            } => self.may_enter(place, id, since, asked, answer),
+            } => self.may_enter(place, id.as_ref(), since, asked, answer),
             Outcome::Opened { opened, resumes } => self.opened(opened, resumes),
             Outcome::Entered { place, id, joined } => self.entered(&place, id.as_ref(), joined),
             Outcome::Resumed { id, resumed } => self.resumed(id.as_ref(), resumed),

@@ -33,9 +33,7 @@ impl Session {
             gateway.hub.add(&user, outbox);
             return;
         };
-        // One that cannot be read is no position in any stream.
-        let cursor = since.map(|text| Cursor::parse(text, &user).unwrap_or_default());
-        let known = since.is_none() || cursor.as_ref().is_some_and(|cursor| !cursor.is_empty());
+        let cursor = since.map(|text| Cursor::parse(text, &user).unwrap_or(Cursor::lost(&user)));
         login.since = cursor.clone().unwrap_or_default();
         self.login = Some(Box::new(login));
         let (own, all) = (StreamName::user(&user), StreamName::all());
@@ -54,8 +52,7 @@ impl Session {
                 };
             };
             let shown = (own_shown, all_shown);
-            let cursor = cursor.as_ref().filter(|_| known);
-            let opened = open(&asked, streams, &user, shown, cursor).await;
+            let opened = open(&asked, streams, &user, shown, cursor.as_ref()).await;
             Outcome::Opened { opened, resumes }
         });
     }

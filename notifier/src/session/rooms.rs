@@ -100,17 +100,17 @@ impl Session {
     pub(super) fn may_enter(
         &mut self,
         place: Place,
-        id: Option<Value>,
+        id: Option<&Value>,
         from: Option<Position>,
         asked: Moment,
         answer: Result<bool, Unavailable>,
     ) {
         match answer {
-            Ok(true) => self.enter(place, id.as_ref(), from, asked),
-            Ok(false) => self.keep_out(&place, id.as_ref()),
+            Ok(true) => self.enter(place, id, from, asked),
+            Ok(false) => self.keep_out(&place, id),
             Err(error) => {
                 counter!(metric::ENTRIES, "outcome" => "refused").increment(1);
-                self.refuse("unavailable", &error.to_string(), id.as_ref());
+                self.refuse("unavailable", &error.to_string(), id);
             }
         }
     }

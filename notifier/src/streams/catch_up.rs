@@ -29,6 +29,9 @@ const PART: u64 = 256;
 /// Between two looks at all streams.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
+/// How often the store is asked whether it is there.
+const ASK_EVERY: Duration = Duration::from_secs(2);
+
 /// How often it is seen whether the broker was away.
 const BROKER_EVERY: Duration = Duration::from_millis(250);
 
@@ -60,14 +63,25 @@ pub(crate) async fn run(
 
 /// Looks for streams of which something was lost on the way: when the broker was away, and now and
 /// then.
-pub(crate) async fn watch(gateway: Arc<Gateway>, consumer: Component, closed: CancellationToken) {
+///
+/// It also says whether the store answers.
+pub(crate) async fn watch(
+    gateway: Arc<Gateway>,
+    consumer: Component,
+    store: Component,
+    closed: CancellationToken,
+) {
     let mut ticks = interval(BROKER_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut was_up, mut looked) = (true, Instant::now());
+    let (mut was_up, mut looked, mut asked) = (true, Instant::now(), None);
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             () = closed.cancelled() => return,
+        }
+        if asked.is_none_or(|asked: Instant| asked.elapsed() >= ASK_EVERY) {
+            ask(&gateway, &store).await;
+            asked = Some(Instant::now());
         }
         let is_up = consumer.is_up();
         if (is_up && !was_up) || looked.elapsed() >= LOOK_EVERY {
@@ -75,6 +89,22 @@ pub(crate) async fn watch(gateway: Arc<Gateway>, consumer: Component, closed: Ca
             looked = Instant::now();
         }
         was_up = is_up;
+    }
+}
+
+/// Whether the store answers.
+async fn ask(gateway: &Gateway, health: &Component) {
+    let Some(streams) = &gateway.streams else {
+        return;
+    };
+    match within(streams.store.heads(vec![StreamName::all()])).await {
+        Ok(_) => health.up(),
+        Err(error) => {
+            if health.is_up() {
+                warn!(%error, "the store does not answer");
+            }
+            health.down();
+        }
     }
 }
 

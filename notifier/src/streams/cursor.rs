@@ -3,33 +3,31 @@
 //! `user.<epoch>.<seq>,room.<id>.<epoch>.<seq>,all.<epoch>.<seq>`: the id of each Server-Sent Event,
 //! and `since` in an address or in `auth`. A user is not named, because it is whoever is logged in.
 
-use std::fmt::Write as _;
-
 use bellhop_common::wire::decode_word;
 use thiserror::Error;
 
-use crate::store::{Position, StreamName};
+use crate::store::{Epoch, Position, StreamName};
 
 /// The longest text, in bytes: twenty rooms with long names.
 pub(crate) const MAX_CURSOR: usize = 8 * 1024;
 
 /// Positions in streams, each stream once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Cursor(Vec<(StreamName, Position)>);
+pub(crate) struct Cursor(Vec<(StreamName, Position)>);
 
 /// Not a cursor of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error(
     "a cursor is what the notifier gave: the id of an event, or parts such as `user.<epoch>.<seq>`"
 )]
-pub struct CursorError;
+pub(crate) struct CursorError;
 
 impl Cursor {
     /// Reads the text of a client that is logged in as `user`.
     ///
     /// # Errors
     /// [`CursorError`].
-    pub fn parse(text: &str, user: &str) -> Result<Self, CursorError> {
+    pub(crate) fn parse(text: &str, user: &str) -> Result<Self, CursorError> {
         let mut cursor = Self::default();
         if text.len() > MAX_CURSOR {
             return Err(CursorError);
@@ -55,15 +53,27 @@ impl Cursor {
         Ok(cursor)
     }
 
+    /// Of a client that has been here before, and whose text cannot be read: in no life of its streams.
+    pub(crate) fn lost(user: &str) -> Self {
+        let nowhere = Position {
+            epoch: Epoch::new(0),
+            seq: 0,
+        };
+        Self(vec![
+            (StreamName::user(user), nowhere),
+            (StreamName::all(), nowhere),
+        ])
+    }
+
     /// Where it is in a stream.
     #[must_use]
-    pub fn get(&self, name: &StreamName) -> Option<Position> {
+    pub(crate) fn get(&self, name: &StreamName) -> Option<Position> {
         let found = self.0.iter().find(|(known, _)| known == name);
         found.map(|(_, position)| *position)
     }
 
     /// Moves it in a stream.
-    pub fn set(&mut self, name: &StreamName, position: Position) {
+    pub(crate) fn set(&mut self, name: &StreamName, position: Position) {
         match self.0.iter_mut().find(|(known, _)| known == name) {
             Some((_, known)) => *known = position,
             None => self.0.push((name.clone(), position)),
@@ -71,53 +81,43 @@ impl Cursor {
     }
 
     /// Forgets a stream.
-    pub fn remove(&mut self, name: &StreamName) {
+    pub(crate) fn remove(&mut self, name: &StreamName) {
         self.0.retain(|(known, _)| known != name);
     }
 
     /// Whether it is in no stream.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The text.
     #[must_use]
-    pub fn text(&self) -> String {
-        let mut text = String::new();
-        for (name, Position { epoch, seq }) in &self.0 {
-            if !text.is_empty() {
-                text.push(',');
+    pub(crate) fn text(&self) -> String {
+        let parts = self.0.iter().map(|(name, Position { epoch, seq })| {
+            match name.as_str().split_once(':') {
+                Some(("user", _)) => format!("user.{epoch}.{seq}"),
+                Some((kind, id)) => format!("{kind}.{}.{epoch}.{seq}", encode(id)),
+                None => format!("all.{epoch}.{seq}"),
             }
-            let written = match name.as_str().split_once(':') {
-                Some(("user", _)) => write!(text, "user.{epoch}.{seq}"),
-                Some((kind, id)) => write!(text, "{kind}.{}.{epoch}.{seq}", encode(id)),
-                None => write!(text, "all.{epoch}.{seq}"),
-            };
-            // Into memory, which takes everything.
-            drop(written);
-        }
-        text
+        });
+        parts.collect::<Vec<_>>().join(",")
     }
 }
 
 /// Only what is safe in a header, a line of an event stream, an address and between our own signs.
 fn encode(id: &str) -> String {
-    let mut word = String::with_capacity(id.len());
-    for byte in id.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') {
-            word.push(char::from(byte));
-        } else {
-            drop(write!(word, "%{byte:02X}"));
-        }
-    }
-    word
+    let is_safe = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let encoded = id.bytes().map(|byte| match byte {
+        byte if is_safe(byte) => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    });
+    encoded.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Epoch;
 
     #[test]
     fn a_cursor_reads_back_and_is_safe_everywhere() {

@@ -4,6 +4,7 @@
 //! - [`followed`]: how far each stream has been shown here. [`catch_up`] reads what is missing.
 //! - [`opening`]: what a client that comes (back) is told. [`cursor`]: where it was.
 //! - [`inbox`]: what a user has read.
+//! - [`upkeep`]: opens the store, and removes what is too old.
 //! - [`leaving`]: how far a user had seen everything when he left.
 
 pub(crate) mod bundle;
@@ -13,6 +14,7 @@ mod followed;
 pub(crate) mod inbox;
 pub(crate) mod leaving;
 pub(crate) mod opening;
+mod upkeep;
 pub(crate) mod writer;
 
 use std::time::Duration;
@@ -21,6 +23,7 @@ use tokio::sync::mpsc;
 
 pub(crate) use self::cursor::Cursor;
 pub(crate) use self::followed::{Arrived, Followed, Settled};
+pub(crate) use self::upkeep::{lock, look_after, open};
 use crate::store::{Position, SharedStore, StreamName};
 use bundle::Told;
 use leaving::Leaving;

@@ -92,12 +92,12 @@ fn wrong_streams(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     while let Some(row) = rows.next()? {
         let name: String = row.get(0)?;
         let (first, last, unread): (i64, i64, i64) = (row.get(1)?, row.get(2)?, row.get(3)?);
-        let (count, least, most): (i64, Option<i64>, Option<i64>) =
+        let (kept, lowest, highest): (i64, Option<i64>, Option<i64>) =
             (row.get(4)?, row.get(5)?, row.get(6)?);
         let new: i64 = row.get(7)?;
-        let is_whole = count == last + 1 - first
-            && least.is_none_or(|least| least == first)
-            && most.is_none_or(|most| most == last);
+        let is_whole = kept == last + 1 - first
+            && lowest.is_none_or(|lowest| lowest == first)
+            && highest.is_none_or(|highest| highest == last);
         if !is_whole {
             wrong.push(format!("stream {name}: events are missing or too many"));
         }

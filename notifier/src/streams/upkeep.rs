@@ -1,0 +1,114 @@
+//! Opening the store, and what looks after it and the streams.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bellhop_common::amqp::Lock;
+use bellhop_common::config::Secret;
+use bellhop_common::telemetry::{Component, Health};
+use jiff::{SignedDuration, Timestamp};
+use metrics::counter;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use super::{Streams, catch_up, leaving};
+use crate::config::{StoreConfig, StoreKind};
+use crate::gateway::Gateway;
+use crate::metric;
+use crate::service::RunError;
+use crate::store::{Redis, Sqlite, StreamName, Swept};
+
+/// Between two looks for what is too old.
+const SWEEP_EVERY: Duration = Duration::from_mins(1);
+
+/// A file has one notifier, and beside it none that keeps events elsewhere or nowhere: each would
+/// have a part of them.
+pub(crate) fn lock(gateway: &Gateway) -> Lock {
+    let queue = gateway.names.store_lock();
+    match gateway.config.store.kind {
+        StoreKind::Sqlite => Lock::have(queue),
+        StoreKind::Redis | StoreKind::None => Lock::nobody_has(queue),
+    }
+}
+
+/// Streams that are behind.
+type Behind = mpsc::Receiver<StreamName>;
+
+/// Opens the store that is configured.
+pub(crate) fn open(config: &StoreConfig) -> Result<Option<(Streams, Behind)>, RunError> {
+    let retention = config.retention();
+    match config.kind {
+        StoreKind::None => Ok(None),
+        StoreKind::Sqlite => {
+            let store = Sqlite::open(&config.path, retention)?;
+            Ok(Some(Streams::new(Arc::new(store))))
+        }
+        StoreKind::Redis => {
+            let url = config.url().map_err(RunError::StoreUrlFile)?;
+            let url = url.unwrap_or_else(|| Secret::new(""));
+            let store = Redis::open(url.expose(), &config.prefix, retention)?;
+            Ok(Some(Streams::new(Arc::new(store))))
+        }
+    }
+}
+
+/// Starts what keeps streams and cursors in order.
+pub(crate) fn look_after(
+    gateway: &Arc<Gateway>,
+    behind: Behind,
+    (hears, health): (Component, &Health),
+    tasks: &TaskTracker,
+) {
+    let answers = health.component("store.reads");
+    let closed = || gateway.closed.clone();
+    tasks.spawn(catch_up::run(Arc::clone(gateway), behind, closed()));
+    tasks.spawn(catch_up::watch(
+        Arc::clone(gateway),
+        hears,
+        answers,
+        closed(),
+    ));
+    tasks.spawn(leaving::keep(Arc::clone(gateway), closed()));
+    tasks.spawn(sweep(Arc::clone(gateway), closed()));
+}
+
+/// Removes what is too old.
+async fn sweep(gateway: Arc<Gateway>, closed: CancellationToken) {
+    let Some(streams) = &gateway.streams else {
+        return;
+    };
+    // A clock that is set forward while we run must not make everything too old.
+    let (began, clock) = (Timestamp::now(), Instant::now());
+    loop {
+        tokio::select! {
+            () = sleep(SWEEP_EVERY) => {}
+            () = closed.cancelled() => return,
+        }
+        let elapsed = SignedDuration::try_from(clock.elapsed()).unwrap_or_default();
+        let Ok(now) = began.saturating_add(elapsed) else {
+            continue;
+        };
+        while !closed.is_cancelled() {
+            match streams.store.sweep(now).await {
+                Ok(Swept {
+                    events,
+                    tasks,
+                    more,
+                }) => {
+                    counter!(metric::SWEPT, "what" => "events").increment(events);
+                    counter!(metric::SWEPT, "what" => "tasks").increment(tasks);
+                    if !more {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    warn!(%error, "what is too old cannot be removed");
+                    break;
+                }
+            }
+        }
+    }
+}
