@@ -27,6 +27,7 @@ mod frames;
 mod handed_back;
 mod handshake;
 mod http_api;
+mod inbox;
 mod job;
 mod key_sets;
 mod limits;
