@@ -40,7 +40,7 @@ use crate::relay::{self, Relays};
 use crate::revocations::{self, Gate};
 use crate::rooms::Rooms;
 use crate::store::{Redis, Sqlite, StoreError, StreamName, Swept};
-use crate::streams::{self, Streams, catch_up, leaving, writer};
+use crate::streams::{self, Streams, board, catch_up, leaving, writer};
 
 /// How many live events may be with us at once.
 const LIVE_PREFETCH: u16 = 500;
@@ -116,6 +116,9 @@ pub async fn run(
     let hears = health.component("amqp.consumer");
     let (relays, lanes) = Relays::new();
     let (streams, behind) = streams(&config.store)?.unzip();
+    if streams.is_some() {
+        topology = topology.with_board(&names);
+    }
     let parts = Parts {
         verifier: Verifier::new(&config.auth)?,
         gate: gate(&config),
@@ -348,6 +351,10 @@ fn start_queues(
     let component = health.component("store");
     component.up();
     tasks.spawn(writer::keep(Arc::clone(gateway), inbox, component));
+    if gateway.streams.is_some() {
+        let states = subscribe(Source::Queue(names.board()), board::PREFETCH);
+        tasks.spawn(board::keep(Arc::clone(gateway), states));
+    }
     if let Some(client) = mattermost {
         // One at a time: the channel reads them in order.
         let waiting = subscribe(Source::Queue(names.alerts()), 1);

@@ -3,9 +3,10 @@
 //! - [`writer`]: from the broker's inbox into the store, then told to all instances in a [`bundle`].
 //! - [`followed`]: how far each stream has been shown here. [`catch_up`] reads what is missing.
 //! - [`opening`]: what a client that comes (back) is told. [`cursor`]: where it was.
-//! - [`inbox`]: what a user has read.
+//! - [`inbox`]: what a user has read. [`board`]: where his tasks stand.
 //! - [`leaving`]: how far a user had seen everything when he left.
 
+pub(crate) mod board;
 pub(crate) mod bundle;
 pub(crate) mod catch_up;
 pub(crate) mod cursor;
@@ -13,6 +14,7 @@ mod followed;
 pub(crate) mod inbox;
 pub(crate) mod leaving;
 pub(crate) mod opening;
+mod retry;
 pub(crate) mod writer;
 
 use std::time::Duration;
