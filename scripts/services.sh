@@ -138,8 +138,9 @@ start_open_notifier() {
     if port_open 127.0.0.1 "$port"; then port=$(free_port); fi
     # shellcheck disable=SC2034 # for whoever sources this
     open_url=http://localhost:$port
+    # Apart from the other one, which keeps the events in a file that only one notifier can have.
     launch open "$bin/notifier" run --set "http.listen=127.0.0.1:$port" --set auth.mode=none \
-        --set websocket.drain_window=0s "${open_flags[@]}"
+        --set amqp.prefix=open. --set store.kind=none --set websocket.drain_window=0s "${open_flags[@]}"
     until_ready open "$port"
 }
 

@@ -1,6 +1,7 @@
 //! The commands.
 
 mod revoke;
+mod store;
 
 use anyhow::Context as _;
 use bellhop_common::cli::{health_check, say};
@@ -54,6 +55,9 @@ enum Command {
     },
     /// Make tokens good no more, at every notifier, and close the connections that use them
     Revoke(revoke::Revoke),
+    /// Look after the file that events are kept in
+    #[command(subcommand)]
+    Store(store::Store),
     /// Exit with 0 if the notifier that runs with this configuration is ready
     Healthcheck {
         #[command(flatten)]
@@ -91,6 +95,7 @@ impl Cli {
                 Ok(())
             }
             Command::Revoke(command) => command.run().await,
+            Command::Store(command) => command.run(),
             Command::Healthcheck { config } => {
                 let config: NotifierConfig = Sources::of_process(&config).load()?;
                 Ok(health_check(config.http.listen).await?)

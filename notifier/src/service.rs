@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bellhop_common::amqp::{
-    Consumer, Delivery, Names, Publisher, Source, StreamPosition, Subscription, Topology,
+    Consumer, Delivery, Lock, Names, Publisher, Source, StreamPosition, Subscription, Topology,
 };
 use bellhop_common::config::{Secret, SecretError};
 use bellhop_common::http::{Limits, serve};
@@ -87,6 +87,14 @@ pub enum RunError {
     /// The file with the store's address.
     #[error("store.url_file")]
     StoreUrlFile(#[source] SecretError),
+    /// Another notifier keeps the events in a file.
+    #[error(
+        "another notifier of this broker keeps the events in an SQLite file, which only one can (it holds the          queue {queue}): set store.kind = \"redis\" and store.url for all of them, or give this one an          amqp.prefix of its own"
+    )]
+    OnlyOne {
+        /// What it holds.
+        queue: String,
+    },
     /// The HTTP client that asks who may enter.
     #[error(transparent)]
     Callback(#[from] CallbackError),
@@ -97,7 +105,7 @@ pub enum RunError {
 /// at the start too.
 ///
 /// # Errors
-/// [`RunError`] before anything is started.
+/// [`RunError`] before anything is started, or [`RunError::OnlyOne`] once the broker has said so.
 pub async fn run(
     listener: TcpListener,
     config: NotifierConfig,
@@ -149,7 +157,9 @@ pub async fn run(
     if let Some(behind) = behind {
         look_after_streams(&gateway, behind, hears.clone(), &tasks);
     }
-    let consumer = start_queues(&gateway, topology, mattermost, hears, &health, &tasks);
+    let lock = lock(&gateway);
+    let queues = (hears, lock.clone());
+    let consumer = start_queues(&gateway, topology, mattermost, queues, &health, &tasks);
     serves.up();
     info!(
         instance = gateway.instance,
@@ -157,7 +167,14 @@ pub async fn run(
         "notifier started"
     );
 
-    shutdown.cancelled().await;
+    let mut ended = Ok(());
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = lock.refused() => {
+            ended = Err(RunError::OnlyOne { queue: gateway.names.store_lock() });
+            gateway.stop.cancel();
+        }
+    }
     // Requests are still answered, so that whoever balances the load hears it from us.
     serves.down();
     drain(&gateway).await;
@@ -170,7 +187,17 @@ pub async fn run(
     }
     publisher_task.close().await;
     info!("notifier stopped");
-    Ok(())
+    ended
+}
+
+/// A file has one notifier, and beside it none that keeps events elsewhere or nowhere: each would
+/// have a part of them.
+fn lock(gateway: &Gateway) -> Lock {
+    let queue = gateway.names.store_lock();
+    match gateway.config.store.kind {
+        StoreKind::Sqlite => Lock::have(queue),
+        StoreKind::Redis | StoreKind::None => Lock::nobody_has(queue),
+    }
 }
 
 /// The parts that may fail, made before anything is started.
@@ -312,7 +339,7 @@ fn start_queues(
     gateway: &Arc<Gateway>,
     topology: Topology,
     mattermost: Option<Mattermost>,
-    hears: Component,
+    (hears, lock): (Component, Lock),
     health: &Health,
     tasks: &TaskTracker,
 ) -> Consumer {
@@ -362,11 +389,12 @@ fn start_queues(
         let stop = gateway.stop.clone();
         tasks.spawn(alerts::dispatch(gateway, client, waiting, stop));
     }
-    Consumer::start(
+    Consumer::start_locked(
         &gateway.config.amqp,
         "notifier",
         topology,
         subscriptions,
         hears,
+        Some(lock),
     )
 }

@@ -2,6 +2,8 @@
 //!
 //! Each test prints the seed that repeats its choices, and what it saw.
 
+mod streams;
+
 use std::time::{Duration, Instant};
 
 use bellhop_tests::broker::OwnBroker;

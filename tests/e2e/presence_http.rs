@@ -26,7 +26,7 @@ async fn enter(notifier: &Running, user: &str, place: Value) -> Client {
 async fn backends_and_members_see_who_is_there_on_all_instances() {
     let stack = Stack::shared();
     let config = |name: &str| {
-        let mut config = stack.notifier_config();
+        let mut config = stack.shared_config();
         config.instance = Some(name.into());
         config
     };

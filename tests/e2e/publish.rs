@@ -143,7 +143,7 @@ async fn a_list_goes_out_in_its_order_for_each_recipient() {
 async fn a_repeated_request_is_published_once() {
     let stack = Stack::shared();
     let config = |name: &str| {
-        let mut config = stack.notifier_config();
+        let mut config = stack.shared_config();
         config.instance = Some(name.into());
         config
     };

@@ -67,8 +67,8 @@ fn ageless(user: &str) -> String {
 #[tokio::test]
 async fn a_revoked_user_is_refused_by_every_instance_and_after_a_restart() {
     let stack = Stack::shared();
-    let one = stack.notifier(stack.notifier_config()).await;
-    let two = stack.notifier(stack.notifier_config()).await;
+    let one = stack.notifier(stack.shared_config()).await;
+    let two = stack.notifier(stack.shared_config()).await;
     let (ann, bob, old) = (token("ann"), token("bob"), ageless("ann"));
     for notifier in [&one, &two] {
         assert_eq!(ask(notifier, &ann).await.0, 202);
@@ -93,7 +93,7 @@ async fn a_revoked_user_is_refused_by_every_instance_and_after_a_restart() {
     one.stop().await;
     two.stop().await;
     // Not ready yet, and still nobody slips in.
-    let three = stack.start_notifier(stack.notifier_config()).await;
+    let three = stack.start_notifier(stack.shared_config()).await;
     assert_eq!(ask_at_last(&three, &ann).await, revoked());
     assert_eq!(ask(&three, &bob).await.0, 202);
     three.wait_ready(true).await;
@@ -234,8 +234,8 @@ async fn without_the_broker_nobody_is_let_in_until_the_wait_is_over() {
 #[tokio::test]
 async fn open_connections_end_when_their_token_is_revoked_on_every_instance() {
     let stack = Stack::shared();
-    let one = stack.notifier(stack.notifier_config()).await;
-    let two = stack.notifier(stack.notifier_config()).await;
+    let one = stack.notifier(stack.shared_config()).await;
+    let two = stack.notifier(stack.shared_config()).await;
     let old = token("ann");
     let named = minted(|draft| draft.token_id = Some("n"), "bob");
     let mut clients = Vec::new();

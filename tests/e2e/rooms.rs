@@ -167,7 +167,7 @@ async fn clients_of_a_room_by_address_talk_to_each_other() {
 async fn who_is_there_is_known_over_all_instances() {
     let stack = Stack::shared();
     let config = |name: &str| {
-        let mut config = stack.notifier_config();
+        let mut config = stack.shared_config();
         config.instance = Some(name.into());
         config.rooms.access = Access::Open;
         config

@@ -45,6 +45,26 @@ impl Client {
         Ok((Self { socket }, response))
     }
 
+    /// Connects, if there is anybody.
+    pub async fn try_open(request: Request) -> Result<Self, Error> {
+        let address = request.uri().authority().unwrap().to_string();
+        let stream = TcpStream::connect(address).await.map_err(Error::Io)?;
+        let config = WebSocketConfig::default().read_buffer_size(4096);
+        let opened = client_async_with_config(request, stream, Some(config)).await;
+        opened.map(|(socket, _)| Self { socket })
+    }
+
+    /// The next frame, as long as the connection lasts.
+    pub async fn try_next(&mut self) -> Option<Value> {
+        loop {
+            match self.socket.next().await? {
+                Ok(Message::Text(text)) => return serde_json::from_str(text.as_str()).ok(),
+                Ok(Message::Close(_)) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+    }
+
     /// Says goodbye, and waits until the other side has, too.
     pub async fn close(mut self) {
         self.send_message(Message::Close(None)).await;

@@ -9,7 +9,7 @@ use bellhop_common::config::{AmqpUrl, LogConfig, LogFormat, Secret};
 use bellhop_common::telemetry::init_logs;
 use bellhop_common::wire::Job;
 use bellhop_notifier::auth::{Draft, mint};
-use bellhop_notifier::{AuthConfig, NotifierConfig, OpenKind};
+use bellhop_notifier::{AuthConfig, NotifierConfig, OpenKind, StoreKind};
 use bellhop_worker::{Registry, WorkerConfig};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::broker::{fresh_prefix, shared_url};
+use crate::broker::{fresh_prefix, setting, shared_url};
 use crate::client::Client;
 use crate::rabbit::Rabbit;
 
@@ -152,6 +152,15 @@ impl Stack {
         config.store.path = self.folder.0.join("store.db");
         // Otherwise every test with a client waits for it.
         config.websocket.drain_window.0 = Duration::ZERO;
+        config
+    }
+
+    /// One of several notifiers, which share a store.
+    pub fn shared_config(&self) -> NotifierConfig {
+        let mut config = self.notifier_config();
+        config.store.kind = StoreKind::Redis;
+        config.store.url = Some(Secret::new(setting("BELLHOP_TEST_REDIS_URL")));
+        config.store.prefix.clone_from(&self.prefix);
         config
     }
 

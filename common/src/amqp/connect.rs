@@ -203,6 +203,9 @@ pub(super) enum SessionError {
         /// For what.
         step: String,
     },
+    /// Somebody else has the lock.
+    #[error("another one has {0}")]
+    Locked(String),
     /// A publisher found the channel unusable.
     #[error("the channel no longer takes messages")]
     ChannelBroken,
@@ -237,11 +240,16 @@ pub(super) async fn supervise<S: Session>(
                 if since.elapsed() >= SOUND_AFTER {
                     failures = 0;
                 }
-                let error = with_causes(&error);
-                error!(
-                    amqp.connection = name,
-                    error, "lost RabbitMQ, connecting again"
-                );
+                let why = with_causes(&error);
+                if let SessionError::Locked(_) = error {
+                    warn!(amqp.connection = name, why, "waiting for its turn");
+                } else {
+                    error!(
+                        amqp.connection = name,
+                        error = why,
+                        "lost RabbitMQ, connecting again"
+                    );
+                }
             }
             Err(error) => {
                 let error = with_causes(&error);

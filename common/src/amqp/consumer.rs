@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::connect::{FOREIGN_FRAME, Session, SessionError, fatal, in_time, supervise};
 use super::delivery::Delivery;
+use super::lock::Lock;
 use super::topology::{Topology, bind};
 use crate::config::AmqpConfig;
 use crate::telemetry::Component;
@@ -142,12 +143,26 @@ impl Consumer {
         subscriptions: Vec<Subscription>,
         health: Component,
     ) -> Self {
+        Self::start_locked(config, name, topology, subscriptions, health, None)
+    }
+
+    /// The same, but consumes only while it has a lock.
+    #[must_use]
+    pub fn start_locked(
+        config: &AmqpConfig,
+        name: &str,
+        topology: Topology,
+        subscriptions: Vec<Subscription>,
+        health: Component,
+        lock: Option<Lock>,
+    ) -> Self {
         let stop_intake = CancellationToken::new();
         let intake_stopped = CancellationToken::new();
         let stop = CancellationToken::new();
         let session = ConsumeSession {
             topology,
             subscriptions,
+            lock,
             stop_intake: stop_intake.clone(),
             intake_stopped: intake_stopped.clone(),
             limit: config.connect_timeout.0,
@@ -193,6 +208,7 @@ impl Drop for Consumer {
 struct ConsumeSession {
     topology: Topology,
     subscriptions: Vec<Subscription>,
+    lock: Option<Lock>,
     stop_intake: CancellationToken,
     intake_stopped: CancellationToken,
     limit: Duration,
@@ -205,6 +221,9 @@ impl ConsumeSession {
         pumps: &mut JoinSet<SessionError>,
         alive: &Arc<()>,
     ) -> Result<Vec<(Channel, Uuid)>, SessionError> {
+        if let Some(lock) = &self.lock {
+            lock.take(connection, self.limit).await?;
+        }
         let declaring = async {
             let channel = connection.create_channel().await?;
             self.topology.declare(&channel).await

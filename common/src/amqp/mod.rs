@@ -17,6 +17,7 @@ mod consumer;
 mod delivery;
 mod inquiry;
 pub mod ladder;
+mod lock;
 mod outbox;
 mod publisher;
 mod topology;
@@ -27,6 +28,7 @@ pub use connect::{ConnectError, check_url};
 pub use consumer::{Consumer, Source, StreamPosition, Subscription};
 pub use delivery::{Delivery, Properties, Receipt, SettleError, headers_to_keep};
 pub use inquiry::{Depth, Inquiry, InquiryError};
+pub use lock::Lock;
 pub use publisher::{Message, PublishError, Publisher, PublisherTask, Route, Turn};
 pub use topology::{
     Binding, CELERY_CONTROL, CELERY_EVENTS, CELERY_REPLIES, Exchange, ExchangeKind, Names, Queue,

@@ -105,6 +105,12 @@ impl Names {
         format!("{}board", self.prefix)
     }
 
+    /// Exclusive queue: whoever has it keeps events in a file of its own; never used otherwise.
+    #[must_use]
+    pub fn store_lock(&self) -> String {
+        format!("{}store.lock", self.prefix)
+    }
+
     /// Queue: events that become team alerts.
     #[must_use]
     pub fn alerts(&self) -> String {

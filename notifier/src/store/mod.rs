@@ -20,7 +20,7 @@ use thiserror::Error;
 use uuid::Uuid;
 
 pub use self::redis::Redis;
-pub use self::sqlite::Sqlite;
+pub use self::sqlite::{Sqlite, backup, check, vacuum};
 pub use self::stream::{Epoch, EpochError, Head, Position, StreamName, StreamNameError};
 
 /// An event to keep.
@@ -197,6 +197,15 @@ pub enum StoreError {
         found: i64,
         /// The newest that is known here.
         known: i64,
+    },
+    /// The file was written by an earlier version, or is empty.
+    #[error(
+        "the store at {} is empty or was written by an older notifier: a notifier that starts with it brings it \
+         up to date", path.display()
+    )]
+    Older {
+        /// Where.
+        path: PathBuf,
     },
     /// It does not do what it is asked.
     #[error("the store cannot do it")]

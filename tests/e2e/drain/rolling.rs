@@ -141,7 +141,7 @@ async fn publish(stack: Stack, rooms: usize, stop: CancellationToken) -> Vec<u64
 }
 
 async fn start(stack: &Stack, name: &str, window: Duration) -> Running {
-    let mut config = stack.notifier_config();
+    let mut config = stack.shared_config();
     config.instance = Some(name.into());
     config.rooms.access = Access::Open;
     // Who comes and goes is not what is looked at, and would be many frames.

@@ -17,7 +17,7 @@ type Seen = Vec<(String, u64)>;
 
 async fn pair(stack: &Stack) -> (Running, Running) {
     let config = |name: &str| {
-        let mut config = stack.notifier_config();
+        let mut config = stack.shared_config();
         config.instance = Some(name.into());
         config.rooms.access = Access::Open;
         config.websocket.frames_per_second = 10_000;

@@ -33,10 +33,7 @@ pub(super) fn open_to_read(path: &Path) -> Result<Connection, StoreError> {
     let connection = connect(path, flags)?;
     let found = format_of(&connection, path)?;
     if found != newest() {
-        return Err(StoreError::Corrupt {
-            path: path.into(),
-            what: format!("format {found} instead of {}", newest()),
-        });
+        return Err(StoreError::Older { path: path.into() });
     }
     Ok(connection)
 }

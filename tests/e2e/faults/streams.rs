@@ -1,0 +1,249 @@
+//! Notifiers, the broker and the store die while stored events come and clients come and go: every
+//! client ends with every event once, in order, by its own log.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bellhop_tests::client::{Client, request};
+use bellhop_tests::program::Program;
+use bellhop_tests::random::Random;
+use bellhop_tests::stack::{Stack, token};
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep, timeout};
+use uuid::Uuid;
+
+/// For everything to arrive.
+const PATIENCE: Duration = Duration::from_mins(5);
+
+/// The full number is that of the issue: 20,000 events for 200 users take a minute.
+fn size() -> (u64, u64) {
+    let events = std::env::var("BELLHOP_TEST_EVENTS").ok();
+    let events: u64 = events.map_or(3000, |events| events.parse().unwrap());
+    (events, (events / 100).clamp(10, 200))
+}
+
+/// Where notifiers listen now.
+type Ports = Arc<Mutex<Vec<u16>>>;
+
+/// What one user was shown: number and data, in the order it came.
+#[derive(Debug, Default)]
+struct Log {
+    shown: Vec<(u64, u64)>,
+    epoch: Option<String>,
+    /// It was told that events may be lost.
+    lost: u64,
+    connections: u64,
+}
+
+impl Log {
+    fn since(&self) -> Option<String> {
+        let (seq, _) = self.shown.last()?;
+        Some(format!("user.{}.{seq}", self.epoch.as_ref()?))
+    }
+
+    fn take(&mut self, frame: &Value) {
+        match frame["type"].as_str() {
+            Some("note") => {
+                let number = |field: &str| frame[field].as_u64().unwrap();
+                self.shown.push((number("seq"), number("data")));
+                self.epoch = Some(frame["epoch"].as_str().unwrap().to_owned());
+            }
+            Some("resumed") if frame["recovered"] == false => self.lost += 1,
+            Some("stream_reset") => self.lost += 1,
+            _ => {}
+        }
+    }
+}
+
+/// A user whose client comes and goes until it has seen `count` events.
+async fn live(user: String, count: u64, ports: Ports, mut random: Random) -> Log {
+    let mut log = Log::default();
+    let bearer = format!("Bearer {}", token(&user));
+    let end = Instant::now() + PATIENCE;
+    while (log.shown.len() as u64) < count && Instant::now() < end {
+        let port = {
+            let ports = ports.lock().unwrap();
+            let index = random.below(ports.len().max(1) as u64);
+            ports.get(usize::try_from(index).unwrap()).copied()
+        };
+        let Some(port) = port else {
+            sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let path = log
+            .since()
+            .map_or("/ws".to_owned(), |since| format!("/ws?since={since}"));
+        let address = ([127, 0, 0, 1], port).into();
+        let request = request(address, &path, &[("authorization", &bearer)]);
+        let opening = timeout(Duration::from_secs(10), Client::try_open(request));
+        let Ok(Ok(mut client)) = opening.await else {
+            sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        log.connections += 1;
+        let stays = Instant::now() + Duration::from_millis(200 + random.below(3000));
+        while (log.shown.len() as u64) < count {
+            match tokio::time::timeout_at(stays, client.try_next()).await {
+                Ok(Some(frame)) => log.take(&frame),
+                Ok(None) | Err(_) => break,
+            }
+        }
+    }
+    log
+}
+
+/// Publishes so many events for each user, each with its number among them, mixed, some twice.
+async fn produce(stack: &Stack, users: &[String], each: u64, mut random: Random) {
+    let rabbit = stack.rabbit().await;
+    let mut next: HashMap<&str, u64> = users.iter().map(|user| (user.as_str(), 1)).collect();
+    let mut left: Vec<&str> = users.iter().map(String::as_str).collect();
+    while !left.is_empty() {
+        let index = usize::try_from(random.below(left.len() as u64)).unwrap();
+        let user = left[index];
+        let n = next.get_mut(user).unwrap();
+        let body =
+            json!({"type": "note", "id": Uuid::now_v7(), "time": Timestamp::now(), "data": *n})
+                .to_string();
+        let key = format!("stored.user.{user}.note");
+        rabbit.publish("events", &key, &body).await;
+        if random.below(20) == 0 {
+            rabbit.publish("events", &key, &body).await;
+        }
+        *n += 1;
+        if *n > each {
+            left.swap_remove(index);
+        }
+    }
+}
+
+/// Runs everything while `trouble` makes trouble; checks every log.
+async fn run<T: Future<Output = u64>>(
+    stack: &Stack,
+    ports: &Ports,
+    random: &mut Random,
+    trouble: impl FnOnce(Arc<AtomicBool>, Random) -> T,
+) {
+    let (events, users) = size();
+    let each = events / users;
+    let users: Vec<_> = (0..users).map(|n| format!("user-{n}")).collect();
+    let over = Arc::new(AtomicBool::new(false));
+    let living = users.iter().map(|user| {
+        let random = Random::seeded(random.number());
+        tokio::spawn(live(user.clone(), each, Arc::clone(ports), random))
+    });
+    let living: Vec<_> = living.collect();
+    let producing = produce(stack, &users, each, Random::seeded(random.number()));
+    let began = Instant::now();
+    let all = async {
+        producing.await;
+        let logs = join_all(living).await;
+        over.store(true, Ordering::SeqCst);
+        logs
+    };
+    let troubles = trouble(Arc::clone(&over), Random::seeded(random.number()));
+    let (logs, troubles) = tokio::join!(all, troubles);
+    let connections = AtomicU64::new(0);
+    let mut lost = 0;
+    for (user, log) in users.iter().zip(logs) {
+        let log = log.unwrap();
+        connections.fetch_add(log.connections, Ordering::Relaxed);
+        lost += log.lost;
+        let wants: Vec<_> = (1..=each).map(|n| (n, n)).collect();
+        assert_eq!(log.shown, wants, "{user}, {} connections", log.connections);
+    }
+    println!(
+        "{} events for {} users, {} connections, {troubles} troubles, {:.0?}: each event once, in order",
+        each * users.len() as u64,
+        users.len(),
+        connections.into_inner(),
+        began.elapsed()
+    );
+    assert_eq!(lost, 0, "told that something was lost");
+    assert!(troubles > 0, "nothing happened");
+}
+
+fn settings(stack: &Stack) -> Vec<String> {
+    let config = stack.shared_config();
+    let url = config.store.url.as_ref().unwrap().expose().to_owned();
+    vec![
+        "store.kind=redis".into(),
+        format!("store.url={url}"),
+        format!("store.prefix={}", stack.prefix),
+        "websocket.drain_window=0s".into(),
+    ]
+}
+
+async fn start(stack: &Stack, settings: &[String], name: &str) -> Program {
+    let name = format!("instance={name}");
+    let mut all: Vec<&str> = settings.iter().map(String::as_str).collect();
+    all.push(&name);
+    Program::start("notifier", stack, &all).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_notifier_that_writes_is_killed() {
+    let mut random = Random::of_test();
+    let stack = Stack::shared();
+    let settings = settings(&stack);
+    let mut programs = vec![
+        start(&stack, &settings, "one").await,
+        start(&stack, &settings, "two").await,
+    ];
+    let ports: Ports = Arc::new(Mutex::new(programs.iter().map(|p| p.port).collect()));
+    let (shared, held) = (Arc::clone(&ports), stack.clone());
+    run(
+        &stack,
+        &ports,
+        &mut random,
+        async move |over, mut random| {
+            let mut killed = 0;
+            while !over.load(Ordering::SeqCst) {
+                sleep(Duration::from_millis(300 + random.below(1500))).await;
+                let index = usize::try_from(random.below(2)).unwrap();
+                programs[index].signal(Signal::KILL);
+                programs[index].ended().await;
+                killed += 1;
+                let again = start(&held, &settings, ["one", "two"][index]).await;
+                shared.lock().unwrap()[index] = again.port;
+                programs[index] = again;
+            }
+            killed
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_only_notifier_is_killed_and_goes_on_with_its_file() {
+    let mut random = Random::of_test();
+    let stack = Stack::shared();
+    let settings = vec!["websocket.drain_window=0s".to_owned()];
+    let mut program = start(&stack, &settings, "one").await;
+    let ports: Ports = Arc::new(Mutex::new(vec![program.port]));
+    let (shared, held) = (Arc::clone(&ports), stack.clone());
+    run(
+        &stack,
+        &ports,
+        &mut random,
+        async move |over, mut random| {
+            let mut killed = 0;
+            while !over.load(Ordering::SeqCst) {
+                sleep(Duration::from_millis(200 + random.below(1500))).await;
+                program.signal(Signal::KILL);
+                program.ended().await;
+                killed += 1;
+                program = start(&held, &settings, "one").await;
+                shared.lock().unwrap()[0] = program.port;
+            }
+            killed
+        },
+    )
+    .await;
+    let found = bellhop_notifier::store::check(&stack.folder.0.join("store.db")).unwrap();
+    assert_eq!(found, Vec::<String>::new());
+}
