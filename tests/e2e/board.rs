@@ -213,6 +213,29 @@ async fn what_comes_while_no_notifier_runs_is_on_the_board_of_the_next() {
 }
 
 #[tokio::test]
+async fn while_the_store_cannot_states_wait_and_requests_say_so() {
+    let stack = Stack::shared();
+    let rabbit = stack.rabbit().await;
+    let notifier = stack.notifier(stack.notifier_config()).await;
+    tell(&rabbit, "ann", "u", "failed", 1).await;
+    standing(&notifier, "ann", "u", |_| true).await;
+    let other = rusqlite::Connection::open(stack.folder.0.join("store.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    tell(&rabbit, "ann", "t", "running", 1).await;
+    let body = r#"{"up_to":1}"#;
+    let request = http().post(notifier.url("/api/inbox/read")).body(body);
+    let answer = request.bearer_auth(token("ann")).send().await.unwrap();
+    assert_eq!(answer.status(), 503);
+    let answer: Value = answer.json().await.unwrap();
+    assert_eq!(answer["error"]["code"], "store_unavailable");
+    assert_eq!(get(&notifier, "/api/tasks/t", "ann").await.0, 404);
+    other.execute_batch("ROLLBACK").unwrap();
+    standing(&notifier, "ann", "t", |state| state["rev"] == 1).await;
+    notifier.stop().await;
+    assert_eq!(rabbit.ready("board").await, 0);
+}
+
+#[tokio::test]
 async fn without_a_store_there_is_no_queue_for_the_board() {
     let stack = Stack::shared();
     let mut config = stack.notifier_config();
