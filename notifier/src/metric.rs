@@ -55,6 +55,7 @@ pub(crate) const REVOCATIONS: &str = "bellhop_notifier_revocations_total";
 
 /// Gives the metrics their help texts.
 pub(crate) fn describe() {
+    describe_kept();
     describe_gauge!(
         CONNECTIONS,
         "Connections that are open now, WebSocket and Server-Sent Events"
@@ -101,6 +102,13 @@ pub(crate) fn describe() {
         "Events of POST /api/events: sent, repeated (and not sent again) or failed"
     );
     describe_counter!(
+        ALERTS,
+        "Posts to Mattermost: posted, delayed (will be tried again) or refused"
+    );
+}
+
+fn describe_kept() {
+    describe_counter!(
         KEPT,
         "Stored events put into the store: new, known (told again), or failed (tried again)"
     );
@@ -123,11 +131,7 @@ pub(crate) fn describe() {
     describe_counter!(REPLAYED, "Stored events shown to clients that came back");
     describe_counter!(
         BOARD_STATES,
-        "States of tasks that have not ended: written to the store, or superseded before by a newer one"
+        "States of tasks that have not ended: written to the store, superseded before by a newer one, or failed (tried again)"
     );
     describe_counter!(SWEPT, "Events and tasks removed because of their age");
-    describe_counter!(
-        ALERTS,
-        "Posts to Mattermost: posted, delayed (will be tried again) or refused"
-    );
 }

@@ -16,6 +16,7 @@ use crate::tasks::Gated;
 
 const WRITTEN: &str = r#"bellhop_notifier_board_states_total{outcome="written"}"#;
 const SUPERSEDED: &str = r#"bellhop_notifier_board_states_total{outcome="superseded"}"#;
+const FAILED: &str = r#"bellhop_notifier_board_states_total{outcome="failed"}"#;
 
 async fn get(notifier: &Running, path: &str, user: &str) -> (u16, Value) {
     let request = http().get(notifier.url(path)).bearer_auth(token(user));
@@ -102,10 +103,10 @@ async fn who_comes_later_sees_where_his_tasks_stand_and_nobody_elses() {
     );
 
     gated.open();
-    let states = ann.task_to_end(&id).await;
+    let seen = ann.task_to_end(&id).await;
     // An end is kept before it is told, and no progress that is late changes it.
     let (_, ended) = get(&notifier, &format!("/api/tasks/{id}"), "ann").await;
-    assert_eq!(&ended, states.last().unwrap());
+    assert_eq!(&ended, seen.last().unwrap());
     assert_eq!(ended["status"], "succeeded");
     assert_eq!(connected(&notifier, "ann").await["tasks"], json!([ended]));
     let (_, page) = get(&notifier, "/api/tasks?status=running", "ann").await;
@@ -228,6 +229,7 @@ async fn while_the_store_cannot_states_wait_and_requests_say_so() {
     assert_eq!(answer.status(), 503);
     let answer: Value = answer.json().await.unwrap();
     assert_eq!(answer["error"]["code"], "store_unavailable");
+    metric_becomes(&notifier, FAILED, 1).await;
     assert_eq!(get(&notifier, "/api/tasks/t", "ann").await.0, 404);
     other.execute_batch("ROLLBACK").unwrap();
     standing(&notifier, "ann", "t", |state| state["rev"] == 1).await;

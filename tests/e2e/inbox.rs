@@ -146,7 +146,7 @@ async fn what_cannot_be_answered_is_refused_with_its_reason() {
     }
     let many: Vec<_> = (0..1001).map(|_| Uuid::now_v7()).collect();
     for body in [
-        "".to_owned(),
+        String::new(),
         "{}".into(),
         r#"{"up_to":1,"ids":[]}"#.into(),
         r#"{"up_to":-1}"#.into(),

@@ -671,10 +671,8 @@ impl Queue {
                 return arguments;
             }
             QueueKind::Work { dead_letters } => {
-                set(
-                    "x-delivery-limit",
-                    AMQPValue::LongLongInt(JOB_DELIVERY_LIMIT),
-                );
+                let limit = AMQPValue::LongLongInt(JOB_DELIVERY_LIMIT);
+                set("x-delivery-limit", limit);
                 dead_letters
             }
             QueueKind::Ordered { dead_letters } => {

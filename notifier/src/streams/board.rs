@@ -101,6 +101,7 @@ async fn put(gateway: &Gateway, newest: Newest, last: &Delivery) -> bool {
                 return true;
             }
             Err(error) => {
+                counter!(metric::BOARD_STATES, "outcome" => "failed").increment(tasks.len() as u64);
                 retry::warn_of(&error, failures, tasks.len());
                 if retry::wait(gateway, failures, Some(last)).await.is_none() {
                     return false;
