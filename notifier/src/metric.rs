@@ -43,6 +43,8 @@ pub(crate) const STREAM_RESETS: &str = "bellhop_notifier_stream_resets_total";
 pub(crate) const RESUMES: &str = "bellhop_notifier_resumes_total";
 /// Without labels.
 pub(crate) const REPLAYED: &str = "bellhop_notifier_replayed_events_total";
+/// By `outcome`.
+pub(crate) const BOARD_STATES: &str = "bellhop_notifier_board_states_total";
 /// By `what`.
 pub(crate) const SWEPT: &str = "bellhop_notifier_swept_total";
 
@@ -127,5 +129,9 @@ fn describe_streams() {
         "Streams in which a client that came back went on: recovered or lost"
     );
     describe_counter!(REPLAYED, "Stored events shown to clients that came back");
+    describe_counter!(
+        BOARD_STATES,
+        "States of tasks that have not ended: written to the store, superseded before by a newer one, or failed (tried again)"
+    );
     describe_counter!(SWEPT, "Events and tasks removed because of their age");
 }

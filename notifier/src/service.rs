@@ -24,7 +24,7 @@ use crate::admission::Admission;
 use crate::alerts::mattermost::{SetupError, WebhookUrlError};
 use crate::alerts::{self, Mattermost, WebhookUrl};
 use crate::auth::{Issuer, IssuerError, KeyError, Verifier};
-use crate::config::{AuthMode, MAX_INSTANCE_BYTES, MattermostConfig, NotifierConfig};
+use crate::config::{AuthMode, MAX_INSTANCE_BYTES, MattermostConfig, NotifierConfig, StoreKind};
 use crate::drain::drain;
 use crate::gateway::Gateway;
 use crate::http;
@@ -37,7 +37,7 @@ use crate::relay::{self, Relays};
 use crate::revocations::{self, Gate};
 use crate::rooms::Rooms;
 use crate::store::StoreError;
-use crate::streams::{self, Streams, writer};
+use crate::streams::{self, Streams, board, writer};
 
 /// How many live events may be with us at once.
 const LIVE_PREFETCH: u16 = 500;
@@ -111,7 +111,7 @@ pub async fn run(
     let mattermost = mattermost(&config.mattermost)?;
     let health = Health::new();
     let names = Names::new(&config.amqp);
-    let topology = topology(&names, mattermost.is_some());
+    let topology = topology(&names, mattermost.is_some(), config.store.kind);
     let hears = health.component("amqp.consumer");
     let (relays, lanes) = Relays::new();
     let (streams, behind) = streams::open(&config.store)?.unzip();
@@ -167,12 +167,15 @@ pub async fn run(
     ended
 }
 
-fn topology(names: &Names, with_alerts: bool) -> Topology {
-    let topology = Topology::base(names).with_revocations(names);
+fn topology(names: &Names, with_alerts: bool, store: StoreKind) -> Topology {
+    let mut topology = Topology::base(names).with_revocations(names);
     if with_alerts {
-        return topology.with_alerts(names, &[alerts::PATTERN]);
+        topology = topology.with_alerts(names, &[alerts::PATTERN]);
     }
-    topology
+    match store {
+        StoreKind::None => topology,
+        StoreKind::Sqlite | StoreKind::Redis => topology.with_board(names),
+    }
 }
 
 /// The last connection has ended.
@@ -296,6 +299,10 @@ fn start_queues(
     let component = health.component("store.writes");
     component.up();
     tasks.spawn(writer::keep(Arc::clone(gateway), inbox, component));
+    if gateway.streams.is_some() {
+        let states = subscribe(Source::Queue(names.board()), board::PREFETCH);
+        tasks.spawn(board::keep(Arc::clone(gateway), states));
+    }
     if let Some(client) = mattermost {
         // One at a time: the channel reads them in order.
         let waiting = subscribe(Source::Queue(names.alerts()), 1);

@@ -23,6 +23,13 @@ test("a job started by keyboard moves, ends, and shows its result", async (conte
   const tab = await openTab(context, browser);
   const { page } = tab;
   await waitForConnection(page, "live");
+  // Of an earlier run against the same server.
+  if (await page.locator("#read-all").isVisible()) {
+    await page.click("#read-all");
+    await page.locator("#read-all").waitFor({ state: "hidden" });
+    await page.reload();
+    await waitForConnection(page, "live");
+  }
   await watchBars(page);
 
   const stops = [];
@@ -113,12 +120,13 @@ test("a kind that is not open is refused in the server's words", async (context)
   const { page } = tab;
   tab.expected.push(REFUSED_REQUEST);
   await waitForConnection(page, "live");
+  const before = await page.locator("li.task").count();
   await fillJob(page, { kind: "not.open.to.anyone" });
   const { status, body } = await answerTo(page, () => page.click("#job button[type=submit]"));
   assert.ok(status >= 400 && status < 500, `status ${status}`);
   await page.waitForSelector('#job-status[data-tone="bad"]');
   assert.equal(await page.textContent("#job-status"), body.error.message);
-  assert.equal(await page.locator("li.task").count(), 0);
+  assert.equal(await page.locator("li.task").count(), before);
   await closeTab(tab);
 });
 

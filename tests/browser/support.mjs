@@ -8,6 +8,8 @@ import { chromium } from "playwright-core";
 export const BASE_URL = new URL(required("BASE_URL", "the address of a running notifier, e.g. http://127.0.0.1:8080"));
 export const OPEN_URL = new URL(required("OPEN_URL", "the address of another one, in auth.mode none"));
 export const TOKEN = required("TOKEN", "a token of that notifier, as `notifier token --user ada` prints it");
+/** For tests of what is kept, which other tests would disturb. */
+export const OTHER_TOKEN = required("OTHER_TOKEN", "a token of that notifier for another user");
 /** Of a job that runs for some seconds, so that there is something to watch. */
 export const JOB_ARGS = process.env.JOB_ARGS ?? '{"path":"."}';
 /** Milliseconds for a whole job. */

@@ -106,11 +106,14 @@ async fn other_paths_and_methods_are_refused_as_json() {
     let notifier = stack.notifier(stack.notifier_config()).await;
     let ann = token("ann");
     for (method, path, wants) in [
-        (Method::GET, "/api/tasks", 405),
+        (Method::PUT, "/api/tasks", 405),
         (Method::DELETE, "/api/tasks", 405),
         (Method::POST, "/healthz", 405),
         (Method::GET, "/api", 404),
-        (Method::GET, "/api/tasks/1", 405),
+        (Method::POST, "/api/tasks/1", 405),
+        (Method::GET, "/api/tasks/1", 404),
+        (Method::POST, "/api/inbox", 405),
+        (Method::GET, "/api/inbox/read", 405),
         (Method::GET, "/nothing", 404),
         (Method::GET, "/../Cargo.toml", 404),
         (Method::GET, "/%2e%2e/%2e%2e/etc/passwd", 404),

@@ -12,6 +12,7 @@ mod tasks;
 
 mod admission;
 mod alerts;
+mod board;
 mod broker_away;
 mod cancel;
 mod celery;
@@ -27,6 +28,7 @@ mod frames;
 mod handed_back;
 mod handshake;
 mod http_api;
+mod inbox;
 mod job;
 mod key_sets;
 mod limits;

@@ -227,8 +227,8 @@ async fn who_comes_back_is_told_that_something_may_be_missing() {
         let mut stream = EventStream::open(request.bearer_auth(&ann)).await;
         assert_eq!(stream.next().await["type"], "connected");
         let resumed = stream.next().await;
-        let lost = (&json!("resumed"), &json!(false));
-        assert_eq!((&resumed["type"], &resumed["recovered"]), lost);
+        let wants = (&json!("resumed"), &json!(false));
+        assert_eq!((&resumed["type"], &resumed["recovered"]), wants);
         assert_eq!(stream.next().await["type"], "subscribed");
     }
     let fresh = listen(&notifier, "?room_id=r&last_event_id=").bearer_auth(&ann);

@@ -120,19 +120,13 @@ async fn who_comes_back_is_shown_what_was_missed_and_then_what_comes() {
         *newest = frame;
     }
     drop(ann);
+    // Bob sees that they are kept.
+    let bob_token = room_token("bob", &["room:*"]);
+    let mut bob = open(&notifier, "/ws?room_id=a.b", &bob_token).await;
+    bob.next_of("subscribed").await;
     publish(&rabbit, "stored.user.ann.note", 3..=5).await;
     publish(&rabbit, "stored.room.a%2Eb.note", 13..=14).await;
-    // Bob sees that they are kept.
-    let mut bob = open(
-        &notifier,
-        "/ws?room_id=a.b",
-        &room_token("bob", &["room:*"]),
-    )
-    .await;
-    while bob.next_of("subscribed").await["seq"] != 4 {
-        bob.send(r#"{"type":"unsubscribe","room_id":"a.b"}"#).await;
-        bob.send(r#"{"type":"subscribe","room_id":"a.b"}"#).await;
-    }
+    assert_eq!(notes(&mut bob, 2).await, [13, 14]);
 
     let since = format!("{},{}", cursor("user", &own), cursor("room.a%252Eb", &room));
     let path = format!("/ws?room_id=a.b&since={since}");
@@ -156,9 +150,14 @@ async fn who_comes_back_is_shown_what_was_missed_and_then_what_comes() {
     let last = ann.next_of("note").await;
     assert_eq!(last["data"], 6);
 
-    // By a frame, once it is connected.
-    let path = format!("/ws?since={}", cursor("user", &last));
-    let mut again = open(&notifier, &path, &token("ann")).await;
+    resume_by_a_frame(&notifier, &last, &own).await;
+    notifier.stop().await;
+}
+
+/// Once it is connected.
+async fn resume_by_a_frame(notifier: &Running, last: &Value, own: &Value) {
+    let path = format!("/ws?since={}", cursor("user", last));
+    let mut again = open(notifier, &path, &token("ann")).await;
     assert_eq!(again.next_of("resumed").await["recovered"], true);
     let (epoch, seq) = (&own["epoch"], 4);
     let wanted = json!({"type": "resume", "id": "r",
@@ -175,7 +174,6 @@ async fn who_comes_back_is_shown_what_was_missed_and_then_what_comes() {
         "streams": [{"audience": "room", "id": "a.b", "epoch": epoch, "seq": 0}]});
     again.send(&wanted.to_string()).await;
     assert_eq!(again.next_of("error").await["code"], "not_subscribed");
-    notifier.stop().await;
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::ladder;
 use crate::config::AmqpConfig;
-use crate::wire::NAMESPACE;
+use crate::wire::{NAMESPACE, Status};
 
 /// How often a job may come back unsettled (its worker died, or lost its connection) before the
 /// broker moves it to the dead letters, without a word to its owner: only for what kills a worker
@@ -35,6 +35,9 @@ const ORDERS_BYTES: i64 = 256 << 20;
 /// ([`REVOCATION_LASTS`](crate::wire::REVOCATION_LASTS)).
 const REVOCATIONS_AGE: &str = "31D";
 const REVOCATIONS_BYTES: i64 = 64 << 20;
+
+/// What the board's queue keeps while no notifier takes from it.
+const BOARD_BYTES: i64 = 64 << 20;
 
 /// The part of a stream that goes at once, so that a small limit means something.
 const STREAM_SEGMENT_BYTES: i64 = 16 << 20;
@@ -94,6 +97,12 @@ impl Names {
     #[must_use]
     pub fn inbox(&self) -> String {
         format!("{}inbox", self.prefix)
+    }
+
+    /// Queue: states of tasks that have not ended, which one notifier at a time puts on the board.
+    #[must_use]
+    pub fn board(&self) -> String {
+        format!("{}board", self.prefix)
     }
 
     /// Exclusive queue: whoever has it keeps events in a file of its own; never used otherwise.
@@ -254,6 +263,12 @@ pub enum QueueKind {
     Classic {
         /// How many priorities it tells apart, if any.
         max_priority: Option<u8>,
+    },
+    /// On the disk of one node; one consumer at a time gets the messages, in order. What does not
+    /// fit drives out the oldest, which newer ones make worthless.
+    Newest {
+        /// How many bytes it keeps.
+        bytes: i64,
     },
 }
 
@@ -455,6 +470,23 @@ impl Topology {
         )
     }
 
+    /// Adds the queue for the states of tasks that have not ended.
+    #[must_use]
+    pub fn with_board(self, names: &Names) -> Self {
+        let mut topology = self.queue(names.board(), QueueKind::Newest { bytes: BOARD_BYTES });
+        for status in [
+            Status::Queued,
+            Status::Scheduled,
+            Status::Running,
+            Status::Retrying,
+        ] {
+            let status = status.as_str();
+            let pattern = format!("live.user.*.task.status_changed.{status}");
+            topology = topology.bind(names.board(), names.events(), &pattern);
+        }
+        topology
+    }
+
     /// Adds the alert queue, for events whose keys match one of the patterns.
     #[must_use]
     pub fn with_alerts(self, names: &Names, patterns: &[&str]) -> Self {
@@ -616,12 +648,21 @@ impl Queue {
             set("x-stream-max-segment-size-bytes", segment);
             return arguments;
         }
+        if let QueueKind::Newest { bytes } = self.kind {
+            // Said, because a virtual host may have another default.
+            set("x-queue-type", text("classic"));
+            set("x-single-active-consumer", AMQPValue::Boolean(true));
+            set("x-max-length-bytes", AMQPValue::LongLongInt(bytes));
+            set("x-overflow", text("drop-head"));
+            return arguments;
+        }
         // Replicated, on disk, and counts deliveries: https://www.rabbitmq.com/docs/quorum-queues
         set("x-queue-type", text("quorum"));
         let next = match &self.kind {
-            QueueKind::Plain | QueueKind::Stream { .. } | QueueKind::Classic { .. } => {
-                return arguments;
-            }
+            QueueKind::Plain
+            | QueueKind::Stream { .. }
+            | QueueKind::Classic { .. }
+            | QueueKind::Newest { .. } => return arguments,
             QueueKind::Keep => {
                 // Whoever looks through the queue puts back what he does not take, and each time
                 // counts. Beyond the limit a message would be gone: there is no exchange behind.
@@ -630,10 +671,8 @@ impl Queue {
                 return arguments;
             }
             QueueKind::Work { dead_letters } => {
-                set(
-                    "x-delivery-limit",
-                    AMQPValue::LongLongInt(JOB_DELIVERY_LIMIT),
-                );
+                let limit = AMQPValue::LongLongInt(JOB_DELIVERY_LIMIT);
+                set("x-delivery-limit", limit);
                 dead_letters
             }
             QueueKind::Ordered { dead_letters } => {
@@ -688,8 +727,10 @@ mod tests {
         let topology = Topology::worker(&names)
             .with_job_queue(&names, "default")
             .with_alerts(&names, &["stored.user.*.task.status_changed.failed"])
-            .with_revocations(&names);
+            .with_revocations(&names)
+            .with_board(&names);
         let (none, any) = ("0.".repeat(28), "*.".repeat(28));
+        let live = "live.user.*.task.status_changed";
         assert_eq!(
             topology.to_string(),
             format!(
@@ -707,6 +748,7 @@ mod tests {
                  queue bellhop.jobs.default\n\
                  queue bellhop.alerts\n\
                  queue bellhop.revocations\n\
+                 queue bellhop.board\n\
                  binding bellhop.dead --#--> bellhop.dead\n\
                  binding bellhop.events --stored.#--> bellhop.inbox\n\
                  binding bellhop.control --cancel.#--> bellhop.orders\n\
@@ -719,7 +761,11 @@ mod tests {
                  binding bellhop.jobs --default--> bellhop.jobs.default\n\
                  binding bellhop.delay.due --{any}jobs.default--> bellhop.jobs.default\n\
                  binding bellhop.events --stored.user.*.task.status_changed.failed--> bellhop.alerts\n\
-                 binding bellhop.control --revoke.#--> bellhop.revocations\n"
+                 binding bellhop.control --revoke.#--> bellhop.revocations\n\
+                 binding bellhop.events --{live}.queued--> bellhop.board\n\
+                 binding bellhop.events --{live}.scheduled--> bellhop.board\n\
+                 binding bellhop.events --{live}.running--> bellhop.board\n\
+                 binding bellhop.events --{live}.retrying--> bellhop.board\n"
             )
         );
     }

@@ -1,13 +1,16 @@
 //! The HTTP side: the socket's handshake, the event stream, jobs and events for browsers, backends and
-//! curl, who is where, the dead letters, the page.
+//! curl, inboxes, who is where, the dead letters, the page.
 
 mod arrival;
+mod board;
 mod body;
 mod caller;
 mod client_address;
 mod dead;
 mod error;
 mod events;
+mod inbox;
+mod kept;
 mod page;
 mod presence;
 mod revocations;
@@ -41,10 +44,14 @@ pub(crate) fn routes(
     let presence = presence::routes(Arc::clone(&gateway));
     let dead = dead::routes(Arc::clone(&gateway));
     let revocations = revocations::route(Arc::clone(&gateway));
-    let tasks = tasks::route(Arc::clone(&gateway)).or(tasks::cancel_route(Arc::clone(&gateway)));
+    let inbox = inbox::routes(Arc::clone(&gateway));
+    let tasks = tasks::route(Arc::clone(&gateway))
+        .or(tasks::cancel_route(Arc::clone(&gateway)))
+        .or(board::routes(Arc::clone(&gateway)));
     let with_token = socket
         .or(streams)
         .or(tasks)
+        .or(inbox)
         .or(events)
         .or(presence)
         .or(dead)

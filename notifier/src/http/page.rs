@@ -10,7 +10,7 @@ const STYLE: &str = "text/css; charset=utf-8";
 const IMAGE: &str = "image/svg+xml";
 
 /// Path, type and content of every file.
-const FILES: [(&str, &str, &str); 14] = [
+const FILES: [(&str, &str, &str); 15] = [
     ("", HTML, include_str!("../web/index.html")),
     ("style.css", STYLE, include_str!("../web/style.css")),
     ("favicon.svg", IMAGE, include_str!("../web/favicon.svg")),
@@ -24,6 +24,7 @@ const FILES: [(&str, &str, &str); 14] = [
         include_str!("../web/connection.js"),
     ),
     ("format.js", SCRIPT, include_str!("../web/format.js")),
+    ("inbox.js", SCRIPT, include_str!("../web/inbox.js")),
     ("job-form.js", SCRIPT, include_str!("../web/job-form.js")),
     ("log.js", SCRIPT, include_str!("../web/log.js")),
     ("progress.js", SCRIPT, include_str!("../web/progress.js")),

@@ -445,28 +445,6 @@ mod tests {
             (r#"{"type":"subscribe"}"#, "missing_field"),
             (r#"{"type":"leave_room","room":"x"}"#, "missing_field"),
             (r#"{"type":"presence"}"#, "missing_field"),
-            (r#"{"type":"resume"}"#, "missing_field"),
-            (
-                r#"{"type":"resume","streams":[{"audience":"team","id":"x","epoch":"1","seq":1}]}"#,
-                "bad_field",
-            ),
-            (
-                r#"{"type":"resume","streams":[{"audience":"room","epoch":"1","seq":1}]}"#,
-                "bad_field",
-            ),
-            (
-                r#"{"type":"resume","streams":[{"audience":"user","epoch":"x","seq":1}]}"#,
-                "bad_field",
-            ),
-            (r#"{"type":"ack"}"#, "missing_field"),
-            (r#"{"type":"ack","seq":-1}"#, "bad_field"),
-            (r#"{"type":"read"}"#, "missing_field"),
-            (r#"{"type":"read","ids":[],"up_to":1}"#, "missing_field"),
-            (r#"{"type":"read","ids":["x"]}"#, "bad_field"),
-            (
-                r#"{"type":"subscribe","room_id":"r","seq":1}"#,
-                "missing_field",
-            ),
             (r#"{"type":"join_room","room_id":""}"#, "bad_field"),
             (r#"{"type":"x","room_id":"a","chat_id":"b"}"#, "bad_field"),
             (r#"{"type":"task.updated","room_id":"r"}"#, "reserved_type"),
@@ -495,5 +473,36 @@ mod tests {
             (error.problem.code(), error.id),
             ("bad_field", Some(json!("q")))
         );
+    }
+
+    #[test]
+    fn every_mistake_about_streams_has_its_code() {
+        for (text, code) in [
+            (r#"{"type":"resume"}"#, "missing_field"),
+            (
+                r#"{"type":"resume","streams":[{"audience":"team","id":"x","epoch":"1","seq":1}]}"#,
+                "bad_field",
+            ),
+            (
+                r#"{"type":"resume","streams":[{"audience":"room","epoch":"1","seq":1}]}"#,
+                "bad_field",
+            ),
+            (
+                r#"{"type":"resume","streams":[{"audience":"user","epoch":"x","seq":1}]}"#,
+                "bad_field",
+            ),
+            (r#"{"type":"ack"}"#, "missing_field"),
+            (r#"{"type":"ack","seq":-1}"#, "bad_field"),
+            (r#"{"type":"read"}"#, "missing_field"),
+            (r#"{"type":"read","ids":[],"up_to":1}"#, "missing_field"),
+            (r#"{"type":"read","ids":["x"]}"#, "bad_field"),
+            (
+                r#"{"type":"subscribe","room_id":"r","seq":1}"#,
+                "missing_field",
+            ),
+        ] {
+            let error = ClientFrame::parse(text).unwrap_err();
+            assert_eq!(error.problem.code(), code, "{text}: {error}");
+        }
     }
 }

@@ -268,7 +268,7 @@ pub fn event(
         name.clone_into(&mut event.kind);
     }
     say_where(&mut event.extra, Place::of(&key.audience).as_ref())?;
-    for name in ["epoch", "seq", "unread"] {
+    for name in ["audience", "epoch", "seq", "unread"] {
         event.extra.remove(name);
     }
     if let Some((Position { epoch, seq }, unread)) = number {
@@ -277,6 +277,7 @@ pub fn event(
             event.extra.insert(name.to_owned(), value);
             Some(())
         };
+        say("audience", key.audience.word().into())?;
         say("epoch", epoch.to_string().into())?;
         say("seq", seq.into())?;
         if let Some(unread) = unread {

@@ -179,14 +179,22 @@ async fn advance(
         epoch: head.epoch,
         seq: up_to,
     };
-    Ok(settle(
-        gateway,
-        streams,
-        name,
-        Some(after),
-        position,
-        &entries,
-    ))
+    let settled = settle(gateway, streams, name, Some(after), position, &entries);
+    Ok(unless_more(streams, name, settled, head))
+}
+
+/// There may be more in the store than was read.
+fn unless_more(streams: &Streams, name: &StreamName, settled: Settled, head: &Head) -> Settled {
+    match settled {
+        Settled::UpTo(at)
+            if at.epoch == head.epoch
+                && at.seq < head.last
+                && streams.followed(name).fall_behind(name, at) =>
+        {
+            Settled::Behind(at)
+        }
+        settled => settled,
+    }
 }
 
 fn settle(
@@ -217,13 +225,23 @@ fn reset(
     after: Position,
     head: &Head,
 ) -> Settled {
-    let position = head.position();
-    streams
-        .followed(name)
-        .settle(name, Some(after), position, |told| match told {
-            Some(told) => inbound::show(gateway, &told),
-            None => inbound::show_reset(gateway, name, position),
-        })
+    // What there is now was not shown, unless it is a whole life that somebody has seen before.
+    let left = head.last + 1 - head.first;
+    let seq = if left <= PART {
+        head.first - 1
+    } else {
+        head.last
+    };
+    let position = Position {
+        epoch: head.epoch,
+        seq,
+    };
+    let followed = streams.followed(name);
+    let settled = followed.settle(name, Some(after), position, |told| match told {
+        Some(told) => inbound::show(gateway, &told),
+        None => inbound::show_reset(gateway, name, position),
+    });
+    unless_more(streams, name, settled, head)
 }
 
 /// An event from the store, as it would have come from the broker.

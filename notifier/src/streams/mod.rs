@@ -3,10 +3,11 @@
 //! - [`writer`]: from the broker's inbox into the store, then told to all instances in a [`bundle`].
 //! - [`followed`]: how far each stream has been shown here. [`catch_up`] reads what is missing.
 //! - [`opening`]: what a client that comes (back) is told. [`cursor`]: where it was.
-//! - [`inbox`]: what a user has read.
+//! - [`inbox`]: what a user has read. [`board`]: where his tasks stand.
 //! - [`upkeep`]: opens the store, and removes what is too old.
 //! - [`leaving`]: how far a user had seen everything when he left.
 
+pub(crate) mod board;
 pub(crate) mod bundle;
 pub(crate) mod catch_up;
 pub(crate) mod cursor;
@@ -14,6 +15,7 @@ mod followed;
 pub(crate) mod inbox;
 pub(crate) mod leaving;
 pub(crate) mod opening;
+mod retry;
 mod upkeep;
 pub(crate) mod writer;
 

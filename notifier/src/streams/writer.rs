@@ -6,10 +6,8 @@
 //! events in the same order, and the first to keep one decides its number.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bellhop_common::amqp::{Delivery, Message, Route};
-use bellhop_common::backoff::{Backoff, jitter};
 use bellhop_common::telemetry::Component;
 use bellhop_common::wire::{Audience, Event, EventClass, EventKey, Status, TASK_STATUS_CHANGED};
 use bytes::Bytes;
@@ -17,15 +15,15 @@ use jiff::Timestamp;
 use metrics::{counter, histogram};
 use serde::Deserialize;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::KEY_WORD;
 use super::bundle::Told;
+use super::{KEY_WORD, retry};
 use crate::gateway::Gateway;
 use crate::inbound;
 use crate::metric;
-use crate::store::{Kept, NewEvent, StoreError, StreamName, TaskRecord};
+use crate::store::{Kept, NewEvent, StreamName, TaskRecord};
 
 /// How many stored events may be with us at once.
 pub(crate) const PREFETCH: u16 = 2000;
@@ -35,12 +33,6 @@ const TOGETHER: usize = 500;
 
 /// What a bundle holds, give or take an event.
 const BUNDLE: usize = 256 * 1024;
-
-/// Between two attempts while the store or the broker cannot.
-const RETRY: Backoff = Backoff {
-    base: Duration::from_millis(100),
-    cap: Duration::from_secs(5),
-};
 
 /// An event that somebody may be shown.
 struct Incoming {
@@ -182,20 +174,11 @@ async fn keep_all(
             Err(error) => {
                 health.down();
                 counter!(metric::KEPT, "outcome" => "failed").increment(incoming.len() as u64);
-                warn_of(&error, failures, incoming.len());
-                wait(gateway, failures, batch).await?;
+                retry::warn_of(&error, failures, incoming.len());
+                retry::wait(gateway, failures, batch.last()).await?;
                 failures += 1;
             }
         }
-    }
-}
-
-fn warn_of(error: &StoreError, failures: u32, waiting: usize) {
-    let cause = std::error::Error::source(error).map(ToString::to_string);
-    let cause = cause.unwrap_or_default();
-    // Not with each attempt, for hours.
-    if failures < 3 || failures.is_multiple_of(20) {
-        warn!(%error, cause, waiting, "events cannot be kept, and wait in RabbitMQ");
     }
 }
 
@@ -227,24 +210,11 @@ async fn tell(gateway: &Gateway, bundle: Vec<u8>, batch: &[Delivery]) -> bool {
             }
             Err(error) => {
                 warn!(%error, "events are kept and cannot be told yet");
-                if wait(gateway, failures, batch).await.is_none() {
+                if retry::wait(gateway, failures, batch.last()).await.is_none() {
                     return false;
                 }
                 failures += 1;
             }
         }
     }
-}
-
-/// Waits before the next attempt; `None` when there is to be none.
-async fn wait(gateway: &Gateway, failures: u32, batch: &[Delivery]) -> Option<()> {
-    let comes_again = || batch.iter().all(|delivery| !delivery.receipt.is_valid());
-    if comes_again() {
-        return None;
-    }
-    tokio::select! {
-        () = sleep(RETRY.pause(failures, jitter())) => {}
-        () = gateway.closed.cancelled() => return None,
-    }
-    (!comes_again()).then_some(())
 }

@@ -4,8 +4,11 @@ import { request } from "./api.js";
 import { Announcer } from "./announcer.js";
 import { CardList, taskName } from "./cards.js";
 import { Connection } from "./connection.js";
+import { Inbox } from "./inbox.js";
 import { JobForm } from "./job-form.js";
-import { adoptTokenFromAddress, currentToken, forgetToken, keepToken, tokenProblem } from "./session.js";
+import {
+  adoptTokenFromAddress, currentPosition, currentToken, forgetToken, keepPosition, keepToken, tokenProblem,
+} from "./session.js";
 import { hasEnded, isOver, TaskBoard } from "./tasks.js";
 
 /** Tasks in the list; the oldest finished ones make room. */
@@ -15,6 +18,7 @@ const byId = (id) => document.getElementById(id);
 const board = new TaskBoard(LIST_LIMIT);
 const cards = new CardList(byId("task-list"), { onCancel: cancel });
 const announcer = new Announcer(byId("announcer"));
+let inbox = new Inbox();
 let connection = null;
 let connectionState = { name: "idle" };
 let countdown;
@@ -25,9 +29,11 @@ function signIn(token) {
   keepToken(token);
   showForm("job");
   connection?.stop();
+  inbox = new Inbox(currentPosition());
   const address = new URL("/ws", location.href);
   address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
-  connection = new Connection({ url: address.href, token, onState: showConnection, onFrame: receive });
+  const since = () => inbox.position;
+  connection = new Connection({ url: address.href, token, since, onState: showConnection, onFrame: receive });
   connection.connect();
 }
 
@@ -35,6 +41,8 @@ function signOut() {
   connection?.stop();
   connection = null;
   forgetToken();
+  inbox = new Inbox();
+  writeUnread();
   board.clear();
   byId("user").textContent = "";
   showConnection({ name: "idle" });
@@ -61,17 +69,22 @@ function showForm(id) {
 }
 
 function receive(frame) {
+  const { position } = inbox;
+  inbox.receive(frame);
+  if (inbox.position !== position) keepPosition(inbox.position);
+  writeUnread();
   if (frame.type === "connected") {
     // Somebody else's tasks are not theirs to see.
     if (byId("user").textContent !== frame.user_id) board.clear();
     byId("user").textContent = frame.user_id;
     byId("who").hidden = false;
+    announce(board.fill(frame.tasks ?? [], Date.now()));
     scheduleRender();
   }
   if (frame.type === "task.updated") {
     const applied = board.apply(frame.data, Date.now());
     if (applied === null) return;
-    if (applied.change !== null) announcer.say(announcement(applied));
+    announce([applied]);
     scheduleRender();
   }
   if (frame.type === "task.log") {
@@ -89,6 +102,10 @@ async function cancel(task) {
   board.answerCancel(task.id, problem);
   if (problem === "") announcer.say(`Cancelling ${taskName(task)}.`);
   scheduleRender();
+}
+
+function announce(applied) {
+  for (const one of applied) if (one.change !== null) announcer.say(announcement(one));
 }
 
 function announcement({ task, change }) {
@@ -125,6 +142,21 @@ function writeConnection() {
   // Hiding the focused button would throw a keyboard user back to the top of the page.
   if (!needed && document.activeElement === button) byId("connection").focus();
   button.hidden = !needed;
+}
+
+function writeUnread() {
+  byId("inbox").hidden = inbox.unread === null;
+  const text = String(inbox.unread ?? 0);
+  if (byId("unread").textContent !== text) byId("unread").textContent = text;
+  const button = byId("read-all");
+  const isIdle = inbox.readAll() === null;
+  if (isIdle && document.activeElement === button) byId("inbox").focus();
+  button.hidden = isIdle;
+}
+
+function readAll() {
+  const frame = inbox.readAll();
+  if (frame !== null) connection?.send(frame);
 }
 
 let renderAsked = false;
@@ -188,6 +220,7 @@ byId("sign-in").addEventListener("submit", (event) => {
   signIn(byId("token").value.trim());
 });
 byId("sign-out").addEventListener("click", signOut);
+byId("read-all").addEventListener("click", readAll);
 byId("clear").addEventListener("click", clearFinished);
 byId("reconnect").addEventListener("click", () => connection?.connect());
 addEventListener("hashchange", adopt);

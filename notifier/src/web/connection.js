@@ -50,7 +50,8 @@ export function reconnectDelay(attempt, random) {
 
 /**
  * States, given to `onState`: `{ name: "connecting" }`, `{ name: "live" }`, `{ name: "waiting", until, why }` with `until`
- * as `now()` counts, and `{ name: "closed", why, remedy }`. Every frame goes to `onFrame` as an object.
+ * as `now()` counts, and `{ name: "closed", why, remedy }`. Every frame goes to `onFrame` as an object. `since()` says where
+ * the page is among the stored events.
  */
 export class Connection {
   #options;
@@ -61,16 +62,21 @@ export class Connection {
   #pingInterval = DEFAULT_PING_INTERVAL;
   #timers = { reconnect: undefined, ping: undefined, answer: undefined };
 
-  constructor({ url, token, onState, onFrame, WebSocket = globalThis.WebSocket, timers = globalThis, random = Math.random, now = Date.now }) {
-    this.#options = { url, token, onState, onFrame, WebSocket, timers, random, now };
+  constructor({
+    url, token, onState, onFrame, since = () => "", WebSocket = globalThis.WebSocket, timers = globalThis, random = Math.random,
+    now = Date.now,
+  }) {
+    this.#options = { url, token, onState, onFrame, since, WebSocket, timers, random, now };
   }
 
   /** Connects now, whatever it was waiting for. */
   connect() {
     this.#abandonSocket();
     this.#enter({ name: "connecting" });
-    const { url, token, WebSocket } = this.#options;
-    const socket = new WebSocket(url, [SUBPROTOCOL, `bearer.${token}`]);
+    const { url, token, since, WebSocket } = this.#options;
+    const position = since();
+    const query = position === "" ? "" : `?since=${encodeURIComponent(position)}`;
+    const socket = new WebSocket(url + query, [SUBPROTOCOL, `bearer.${token}`]);
     socket.onmessage = (event) => this.#receive(event.data);
     socket.onclose = (event) => this.#closed(event.code, event.reason);
     this.#socket = socket;
@@ -83,6 +89,11 @@ export class Connection {
     this.#state = "stopped";
   }
 
+  /** Sends a frame, if there is a connection to send it by. */
+  send(frame) {
+    if (this.#state === "live") this.#socket.send(JSON.stringify(frame));
+  }
+
   /** Something changed outside (the network is back, someone looks at the page): do not wait any longer. */
   wake() {
     if (this.#state === "waiting") this.connect();
@@ -92,7 +103,7 @@ export class Connection {
   /** Asks for a sign of life at once. */
   probe() {
     if (this.#state !== "live") return;
-    this.#socket.send('{"type":"ping"}');
+    this.send({ type: "ping" });
     // A deadline that already runs is the earlier one, and stays.
     if (this.#timers.answer === undefined) this.#expectFrame(ANSWER_DEADLINE);
     this.#set("ping", () => this.probe(), this.#pingInterval);

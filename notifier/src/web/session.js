@@ -1,6 +1,8 @@
-// Where the token lives: in this tab only, and never longer in the address bar than it takes to read it.
+// Where the token lives, and how far its user has come: in this tab only. The token is never longer in the address bar than
+// it takes to read it.
 
 const KEY = "bellhop.token";
+const POSITION = "bellhop.position";
 
 /** Also held here, for browsers that forbid storage. */
 let held = null;
@@ -19,6 +21,8 @@ export function currentToken() {
 }
 
 export function keepToken(token) {
+  // It may be another user's.
+  if (token !== currentToken()) keepPosition("");
   held = token;
   write(() => sessionStorage.setItem(KEY, token));
 }
@@ -26,6 +30,16 @@ export function keepToken(token) {
 export function forgetToken() {
   held = null;
   write(() => sessionStorage.removeItem(KEY));
+  write(() => sessionStorage.removeItem(POSITION));
+}
+
+/** How far the page has shown the stored events, or an empty text. */
+export function currentPosition() {
+  return read(() => sessionStorage.getItem(POSITION)) ?? "";
+}
+
+export function keepPosition(position) {
+  write(() => sessionStorage.setItem(POSITION, position));
 }
 
 /** What is wrong with a token that was typed in, or null. Only the server knows whether it is a good one. */

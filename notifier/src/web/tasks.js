@@ -17,6 +17,8 @@ export function hasEnded(task) {
 export class TaskBoard {
   #tasks = new Map();
   #limit;
+  /** The newest `rev` of an ended task that was removed: what is as old does not come back. */
+  #removed = -1;
 
   constructor(limit) {
     this.#limit = limit;
@@ -43,6 +45,23 @@ export class TaskBoard {
     const task = readTask(data, before, at);
     this.#keep(task);
     return { task, change: changeBetween(before, task) };
+  }
+
+  /**
+   * Takes the states of `connected`, those that changed last first. Returns as `apply` does what is new of known tasks.
+   *
+   * The server knows every end before it tells it, so that what has not ended there is no longer in doubt.
+   */
+  fill(states, at) {
+    const changes = [];
+    for (const data of [...states].reverse()) {
+      const before = this.#tasks.get(data?.task_id);
+      if (before === undefined && ENDED.has(data?.status) && data.rev <= this.#removed) continue;
+      const applied = this.apply(data, at);
+      if (applied !== null && before !== undefined) changes.push(applied);
+      if (applied === null && before?.doubted) this.#tasks.set(before.id, { ...before, doubted: false });
+    }
+    return changes;
   }
 
   /** Takes the `data` of a `task.log` frame. Who comes in late hears a task log before its next state. */
@@ -78,10 +97,14 @@ export class TaskBoard {
 
   /** Forgets the tasks for which `which(task)` holds. */
   remove(which) {
-    for (const task of this.all()) if (which(task)) this.#tasks.delete(task.id);
+    for (const task of this.all().filter(which)) {
+      if (hasEnded(task)) this.#removed = Math.max(this.#removed, task.rev ?? -1);
+      this.#tasks.delete(task.id);
+    }
   }
 
   clear() {
+    this.#removed = -1;
     this.#tasks.clear();
   }
 

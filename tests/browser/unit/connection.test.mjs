@@ -55,6 +55,7 @@ function setUp({ random = () => 1 } = {}) {
   world.connection = new Connection({
     url: "ws://host/ws",
     token: "a.b.c",
+    since: () => world.since ?? "",
     onState: (state) => world.states.push(state),
     onFrame: (frame) => world.frames.push(frame),
     WebSocket: FakeSocket,
@@ -91,6 +92,19 @@ test("the token travels as a subprotocol, and only `connected` makes the connect
   assert.deepEqual(states.map((state) => state.name), ["connecting", "live"]);
   connection.stop();
   assert.equal(socket().isClosed, true);
+});
+
+test("each connection says where the page was when it was made", () => {
+  const world = setUp({ random: () => 0 });
+  assert.equal(world.socket().url, "ws://host/ws");
+  world.connection.send({ type: "read", up_to: 1 });
+  world.since = "user.a1.7";
+  world.socket().drop();
+  world.clock.advance(0);
+  assert.equal(world.socket().url, "ws://host/ws?since=user.a1.7");
+  world.goLive();
+  world.connection.send({ type: "read", up_to: 7 });
+  assert.deepEqual(world.sockets.map((socket) => socket.sent), [[], [{ type: "read", up_to: 7 }]]);
 });
 
 test("a lost connection is made again, later each time", () => {

@@ -69,6 +69,36 @@ test("after a cut an unfinished task is in doubt until it is heard of, and a fin
   assert.equal(board.apply(event({ task_id: "moving", rev: 9 }), AT).task.doubted, false);
 });
 
+test("the server's board fills the list, oldest change first, and leaves no doubt about what has not ended", () => {
+  const board = new TaskBoard(10);
+  const names = () => board.all().map((task) => [task.id, task.status, task.doubted]);
+  assert.deepEqual(board.fill([event({ task_id: "b", rev: 9 }), event({ task_id: "a", rev: 3 })], AT), []);
+  assert.deepEqual(names(), [["a", "running", false], ["b", "running", false]]);
+  board.apply(event({ task_id: "a", rev: 5, progress: { percent: 50 } }), AT);
+  board.doubtUnfinished();
+  const states = [event({ task_id: "b", rev: 10, status: "failed" }), event({ task_id: "a", rev: 4 }), null, {}];
+  const changes = board.fill(states, AT);
+  assert.deepEqual(changes.map(({ task, change }) => [task.id, change]), [["b", "ended"]]);
+  assert.deepEqual(names(), [["a", "running", false], ["b", "failed", false]]);
+  assert.equal(board.all()[0].percent, 50, "what is older does not replace what is newer");
+});
+
+test("ended tasks that were removed stay away, and later ones do not", () => {
+  const board = new TaskBoard(10);
+  board.apply(event({ task_id: "ended", rev: 5, status: "failed" }), AT);
+  board.remove(hasEnded);
+  const states = [
+    event({ task_id: "later", rev: 6, status: "failed" }),
+    event({ task_id: "ended", rev: 5, status: "failed" }),
+    event({ task_id: "moving", rev: 2 }),
+  ];
+  board.fill(states, AT);
+  assert.deepEqual(board.all().map((task) => task.id), ["moving", "later"]);
+  board.clear();
+  board.fill(states, AT);
+  assert.equal(board.all().length, 3);
+});
+
 test("what is in doubt has no rate and no time left, in no step", () => {
   const board = new TaskBoard(10);
   const figures = { percent: 5, rate: 2, remaining_s: 9 };

@@ -145,7 +145,7 @@ async fn a_stored_event_arrives_once_with_its_id() {
         rabbit.publish("events", key, &body).await;
         let body: Value = serde_json::from_str(&body).unwrap();
         let mut shown = ann.next().await;
-        for number in ["epoch", "seq", "unread"] {
+        for number in ["audience", "epoch", "seq", "unread"] {
             assert!(shown.as_object_mut().unwrap().remove(number).is_some());
         }
         assert_eq!(shown, body);

@@ -156,7 +156,7 @@ async fn run<T: Future<Output = u64>>(
         let wants: Vec<_> = (1..=each).map(|n| (n, n)).collect();
         assert_eq!(log.shown, wants, "{user}, {} connections", log.connections);
     }
-    println!(
+    eprintln!(
         "{} events for {} users, {} connections, {troubles} troubles, {:.0?}: each event once, in order",
         each * users.len() as u64,
         users.len(),
@@ -190,7 +190,7 @@ async fn the_notifier_that_writes_is_killed() {
     let mut random = Random::of_test();
     let stack = Stack::shared();
     let settings = settings(&stack);
-    let mut programs = vec![
+    let mut programs = [
         start(&stack, &settings, "one").await,
         start(&stack, &settings, "two").await,
     ];

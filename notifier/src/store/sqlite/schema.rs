@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use crate::store::{Epoch, StoreError};
 
@@ -23,6 +23,9 @@ const CACHE_KIB: i64 = -32 * 1024;
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     make_private(path)?;
     let mut connection = connect(path, OpenFlags::default())?;
+    // One that reads first and writes then would fail where another process writes meanwhile, instead of
+    // waiting for it.
+    connection.set_transaction_behavior(TransactionBehavior::Immediate);
     let prepared = prepare(&mut connection, path);
     prepared.map(|()| connection)
 }

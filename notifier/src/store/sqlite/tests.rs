@@ -29,10 +29,10 @@ impl Drop for Folder {
     }
 }
 
-async fn fresh() -> (SharedStore, Folder) {
+fn fresh() -> std::future::Ready<(SharedStore, Folder)> {
     let folder = Folder::new();
     let store = Sqlite::open(&folder.file("store.db"), RETENTION).unwrap();
-    (Arc::new(store), folder)
+    std::future::ready((Arc::new(store), folder))
 }
 
 conforms!(fresh);

@@ -1,0 +1,197 @@
+//! `/api/inbox`: the stored events of a user, page by page, and what he has read of them.
+
+use std::sync::Arc;
+
+use bytes::Buf;
+use futures_util::Stream;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+use warp::http::StatusCode;
+use warp::reply::Response;
+use warp::{Filter, Rejection, Reply};
+
+use super::body::whole_body;
+use super::caller::caller;
+use super::error::ApiError;
+use super::kept::{self, LIMIT};
+use crate::gateway::Gateway;
+use crate::inbound;
+use crate::store::{Entry, Epoch, InboxEntry, InboxQuery, Mark, Marked, Position, StreamName};
+use crate::streams::catch_up::{told_of, within};
+use crate::streams::inbox::{MarkError, mark};
+
+/// How many events may be named in one request.
+const MAX_IDS: usize = 1000;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    ids: Option<Vec<Uuid>>,
+    up_to: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Page {
+    epoch: Epoch,
+    unread: u64,
+    items: Vec<Item>,
+    next: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Item {
+    seq: u64,
+    stored_at: Timestamp,
+    read: bool,
+    archived: bool,
+    event: Box<RawValue>,
+}
+
+/// `GET /api/inbox`, `POST /api/inbox/read` and `POST /api/inbox/archive`.
+pub(super) fn routes(
+    gateway: Arc<Gateway>,
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+    let read = warp::path!("api" / "inbox" / "read").map(|| Mark::Read);
+    let archive = warp::path!("api" / "inbox" / "archive").map(|| Mark::Archived);
+    let marks = mark_route(Arc::clone(&gateway), read.or(archive).unify());
+    show_route(gateway).or(marks).unify()
+}
+
+fn show_route(
+    gateway: Arc<Gateway>,
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+    warp::path!("api" / "inbox")
+        .and(warp::get())
+        .and(warp::header::optional::<String>("authorization"))
+        .and(warp::query::<Vec<(String, String)>>())
+        .then(move |authorization: Option<String>, query| {
+            let gateway = Arc::clone(&gateway);
+            async move {
+                let answer = show(&gateway, authorization.as_deref(), query).await;
+                answer.unwrap_or_else(Reply::into_response)
+            }
+        })
+}
+
+fn mark_route(
+    gateway: Arc<Gateway>,
+    path: impl Filter<Extract = (Mark,), Error = Rejection> + Clone,
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+    path.and(warp::post())
+        .and(warp::header::optional::<String>("authorization"))
+        .and(warp::body::stream())
+        .then(move |mark, authorization: Option<String>, body| {
+            let gateway = Arc::clone(&gateway);
+            async move {
+                let answer = mark_some(&gateway, authorization.as_deref(), mark, body).await;
+                answer.unwrap_or_else(Reply::into_response)
+            }
+        })
+}
+
+async fn show(
+    gateway: &Gateway,
+    authorization: Option<&str>,
+    query: Vec<(String, String)>,
+) -> Result<Response, ApiError> {
+    let user = caller(gateway, authorization, Timestamp::now())?.user_id;
+    let query = wanted(query)?;
+    let store = &kept::streams(gateway)?.store;
+    let name = StreamName::user(&user);
+    let heads = within(store.heads(vec![name.clone()])).await;
+    let heads = heads.map_err(|error| kept::unavailable(&error))?;
+    let head = heads
+        .first()
+        .ok_or_else(|| kept::unavailable(&crate::store::StoreError::Closed))?;
+    // One more, to know whether there are more.
+    let with_next = InboxQuery {
+        limit: query.limit + 1,
+        ..query
+    };
+    let found = within(store.inbox(user, with_next)).await;
+    let found = found.map_err(|error| kept::unavailable(&error))?;
+    let (found, more) = kept::page(found, query.limit);
+    let next = found.last().filter(|_| more).map(|entry| entry.seq);
+    let item = |entry| item(&name, head.position(), entry);
+    let page = Page {
+        epoch: head.epoch,
+        unread: head.unread,
+        items: found.into_iter().filter_map(item).collect(),
+        next,
+    };
+    Ok(warp::reply::json(&page).into_response())
+}
+
+/// The event as its user's clients see it; what they cannot be shown is not here either.
+fn item(name: &StreamName, position: Position, entry: InboxEntry) -> Option<Item> {
+    let told = told_of(
+        name,
+        position,
+        &Entry {
+            seq: entry.seq,
+            body: entry.body,
+        },
+    )?;
+    let frame = inbound::frame_of(&told)?;
+    Some(Item {
+        seq: entry.seq,
+        stored_at: entry.stored_at,
+        read: entry.is_read,
+        archived: entry.is_archived,
+        event: RawValue::from_string(frame.text().to_owned()).ok()?,
+    })
+}
+
+fn wanted(query: Vec<(String, String)>) -> Result<InboxQuery, ApiError> {
+    let mut wanted = InboxQuery {
+        before: None,
+        unread_only: false,
+        archived: false,
+        limit: LIMIT,
+    };
+    for (name, value) in query {
+        match name.as_str() {
+            "limit" => wanted.limit = kept::limit(&value)?,
+            "before" => wanted.before = Some(kept::number(&name, &value)?),
+            "unread" => wanted.unread_only = kept::flag(&name, &value)?,
+            "archived" => wanted.archived = kept::flag(&name, &value)?,
+            _ => return Err(kept::unknown(&name, "limit, before, unread and archived")),
+        }
+    }
+    Ok(wanted)
+}
+
+async fn mark_some(
+    gateway: &Gateway,
+    authorization: Option<&str>,
+    how: Mark,
+    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
+) -> Result<Response, ApiError> {
+    // Before the body, so that a stranger costs little.
+    let user = caller(gateway, authorization, Timestamp::now())?.user_id;
+    let body = whole_body(body).await?;
+    let marked = marked(&body)?;
+    let unread = mark(gateway, user, marked, how).await;
+    let unread = unread.map_err(|error| match error {
+        MarkError::NoStore => kept::no_store(),
+        MarkError::Store(error) => kept::unavailable(&error),
+    })?;
+    Ok(warp::reply::json(&json!({ "unread": unread })).into_response())
+}
+
+fn marked(body: &[u8]) -> Result<Marked, ApiError> {
+    let bad = |message| ApiError::new(StatusCode::BAD_REQUEST, "bad_json", message);
+    let request: Request = serde_json::from_slice(body).map_err(|error| bad(error.to_string()))?;
+    match (request.ids, request.up_to) {
+        (Some(ids), None) if ids.len() > MAX_IDS => Err(bad(format!(
+            "`ids` may be {MAX_IDS}, they are {}",
+            ids.len()
+        ))),
+        (Some(ids), None) => Ok(Marked::Ids(ids)),
+        (None, Some(seq)) => Ok(Marked::UpTo(seq)),
+        _ => Err(bad("either `ids` or `up_to`, and not both".into())),
+    }
+}
