@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bellhop_common::amqp::{Names, Publisher};
+use bellhop_common::amqp::{Names, Publisher, Rungs};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -36,6 +36,8 @@ pub(crate) struct Gateway {
     pub(crate) rooms: Rooms,
     pub(crate) presence: Presence,
     pub(crate) relays: Relays,
+    /// How high the delay ladder is.
+    pub(crate) rungs: Rungs,
     /// What is kept; `None` where nothing is.
     pub(crate) streams: Option<Streams>,
     /// Where nothing is kept: what was shown lately.

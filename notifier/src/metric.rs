@@ -36,6 +36,8 @@ pub(crate) const KEPT: &str = "bellhop_notifier_kept_events_total";
 /// Without labels.
 pub(crate) const KEEP_SECONDS: &str = "bellhop_notifier_keep_seconds";
 /// Without labels.
+pub(crate) const DEFERRED: &str = "bellhop_notifier_deferred_events_total";
+/// Without labels.
 pub(crate) const CAUGHT_UP: &str = "bellhop_notifier_caught_up_events_total";
 /// Without labels.
 pub(crate) const STREAM_RESETS: &str = "bellhop_notifier_stream_resets_total";
@@ -115,6 +117,10 @@ fn describe_streams() {
     describe_histogram!(
         KEEP_SECONDS,
         "How long a batch of stored events took to be kept and told to all instances"
+    );
+    describe_counter!(
+        DEFERRED,
+        "Stored events that were put off until their deliver_at"
     );
     describe_counter!(
         CAUGHT_UP,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bellhop_common::amqp::{
-    Consumer, Delivery, Lock, Names, Publisher, PublisherTask, Source, StreamPosition,
+    Consumer, Delivery, Lock, Names, Publisher, PublisherTask, Rungs, Source, StreamPosition,
     Subscription, Topology,
 };
 use bellhop_common::config::{Secret, SecretError};
@@ -168,7 +168,8 @@ pub async fn run(
 }
 
 fn topology(names: &Names, with_alerts: bool, store: StoreKind) -> Topology {
-    let mut topology = Topology::base(names).with_revocations(names);
+    let base = Topology::base(names);
+    let mut topology = base.with_revocations(names).with_deferral(names);
     if with_alerts {
         topology = topology.with_alerts(names, &[alerts::PATTERN]);
     }
@@ -219,6 +220,7 @@ impl Parts {
             rooms: Rooms::new(),
             presence: self.presence,
             relays: self.relays,
+            rungs: Rungs::default(),
             streams: self.streams,
             recent: Recent::default(),
             stop,

@@ -323,3 +323,40 @@ async fn where_nothing_is_kept_that_is_said() {
     assert_eq!(ann.next_of("resumed").await["recovered"], false);
     notifier.stop().await;
 }
+
+#[tokio::test]
+async fn what_is_for_later_comes_when_it_is_due() {
+    let stack = Stack::shared();
+    let notifier = stack.notifier(stack.notifier_config()).await;
+    let rabbit = stack.rabbit().await;
+    let mut ann = stack.client(&notifier, "ann").await;
+    let due = Timestamp::now() + jiff::SignedDuration::from_secs(3);
+    let later = |data: u64, at: &str| {
+        json!({"type": "note", "id": Uuid::now_v7(), "time": Timestamp::now(), "data": data,
+            "deliver_at": at})
+        .to_string()
+    };
+    let body = later(2, &due.to_string());
+    rabbit
+        .publish("events", "stored.user.a%2Eb.note", &body)
+        .await;
+    rabbit
+        .publish("events", "stored.user.ann.note", &body)
+        .await;
+    // What is past or cannot be read is for now.
+    for (data, at) in [(0, "2020-01-01T00:00:00Z"), (1, "soon")] {
+        let body = later(data, at);
+        rabbit.publish("events", "stored.user.ann.note", body).await;
+        assert_eq!(notes(&mut ann, 1).await, [data]);
+    }
+    // It waits in the broker, and not in a notifier.
+    notifier.stop().await;
+    let notifier = stack.notifier(stack.notifier_config()).await;
+    let mut ann = stack.client(&notifier, "ann").await;
+    let late = ann.next_of("note").await;
+    assert_eq!((&late["data"], &late["seq"]), (&json!(2), &json!(3)));
+    assert!(Timestamp::now() >= due, "not before its time");
+    let mut other = stack.client(&notifier, "a.b").await;
+    assert_eq!(notes(&mut other, 1).await, [2]);
+    notifier.stop().await;
+}

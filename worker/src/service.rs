@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bellhop_common::amqp::{Consumer, Names, Publisher};
+use bellhop_common::amqp::{Consumer, Names, Publisher, Rungs};
 use bellhop_common::http::{Limits, not_found, serve, status_routes};
 use bellhop_common::telemetry::{Health, Metrics, MetricsError};
 use bellhop_common::tls;
@@ -25,7 +25,6 @@ use crate::orders::Orders;
 use crate::places::Places;
 use crate::queues;
 use crate::registry::Registry;
-use crate::settle::Ladder;
 use crate::status::Board;
 
 /// How long the broker may take to hear that we take no more.
@@ -55,7 +54,7 @@ pub(crate) struct Service {
     pub(crate) board: Board,
     pub(crate) limits: KindLimits,
     pub(crate) places: Arc<Places>,
-    pub(crate) ladder: Ladder,
+    pub(crate) rungs: Rungs,
     /// Owns the tasks of all jobs.
     pub(crate) tracker: TaskTracker,
     /// Take no more.
@@ -100,7 +99,7 @@ pub async fn run(
         board: Board::new(),
         limits: KindLimits::new(&config.kinds),
         places: queues::places(&config),
-        ladder: Ladder::default(),
+        rungs: Rungs::default(),
         tracker: TaskTracker::new(),
         stop: shutdown.clone(),
         abandon: CancellationToken::new(),

@@ -1,10 +1,10 @@
 //! Settling: the outcome is with the broker before the job is acknowledged.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use bellhop_common::amqp::{Message, PublishError, Receipt, Route, Topology};
+use bellhop_common::amqp::{Message, PublishError, Receipt, Route};
 use bellhop_common::backoff::{Backoff, jitter};
 use bellhop_common::enqueue::{Envelope, StatusError, give_order, publish_status};
 use bellhop_common::wire::{Order, TaskStatus, header};
@@ -69,44 +69,15 @@ pub(crate) async fn put_in(
     .await
 }
 
-/// How high the delay ladder is known to be, and by which connection.
-#[derive(Debug, Default)]
-pub(crate) struct Ladder(Mutex<(u64, u8)>);
-
-impl Ladder {
-    fn reaches(&self, generation: u64, height: u8) -> bool {
-        let known = self.lock();
-        known.0 == generation && known.1 >= height
-    }
-
-    fn raised(&self, generation: u64, height: u8) {
-        let mut known = self.lock();
-        let before = if known.0 == generation { known.1 } else { 0 };
-        *known = (generation, before.max(height));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, (u64, u8)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Makes sure that the ladder is high enough. Most systems never need the upper rungs.
-///
-/// Anew with each connection: `mandatory` would not tell that a rung is missing, because the ledger
-/// takes every message that enters the ladder.
+/// Makes sure that the ladder is high enough.
 async fn raise_ladder(service: &Service, level: u8) -> Result<(), OutOfTime> {
-    let (generation, height) = (service.publisher.generation(), level + 1);
-    if generation != 0 && service.ladder.reaches(generation, height) {
-        return Ok(());
-    }
-    let rungs = Topology::ladder(&service.names, level);
     let raised = persevere(service, "the delay ladder", || {
-        service.publisher.declare(&rungs)
+        service
+            .rungs
+            .raise(&service.publisher, &service.names, level)
     });
     // No error is permanent here: those are about messages.
-    if raised.await?.is_ok() {
-        service.ladder.raised(generation, height);
-    }
+    drop(raised.await?);
     Ok(())
 }
 

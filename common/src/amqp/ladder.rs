@@ -11,6 +11,9 @@ use std::time::Duration;
 /// How many rungs there may be.
 pub const LEVELS: u8 = 28;
 
+/// The destination of events that are for later: the inbox.
+pub const DEFERRED: &str = "deferred";
+
 /// The destination of jobs that run apart from the others of their queue.
 #[must_use]
 pub fn quarantine(queue: &str) -> String {

@@ -20,6 +20,7 @@ pub mod ladder;
 mod lock;
 mod outbox;
 mod publisher;
+mod rungs;
 mod topology;
 
 pub use browser::{BrowseError, Browser, Death, Found};
@@ -30,6 +31,7 @@ pub use delivery::{Delivery, Properties, Receipt, SettleError, headers_to_keep};
 pub use inquiry::{Depth, Inquiry, InquiryError};
 pub use lock::Lock;
 pub use publisher::{Message, PublishError, Publisher, PublisherTask, Route, Turn};
+pub use rungs::Rungs;
 pub use topology::{
     Binding, CELERY_CONTROL, CELERY_EVENTS, CELERY_REPLIES, Exchange, ExchangeKind, Names, Queue,
     QueueKind, Target, Topology,

@@ -445,6 +445,22 @@ impl Topology {
         )
     }
 
+    /// Adds the way of events that are for later, from the notifier through the delay ladder back to
+    /// the inbox.
+    #[must_use]
+    pub fn with_deferral(mut self, names: &Names) -> Self {
+        self.exchanges.push(Exchange {
+            name: names.delay(),
+            kind: ExchangeKind::Topic,
+        });
+        self.chain(names.delay_due(), names.delay(), &ladder::no_wait())
+            .bind(
+                names.inbox(),
+                names.delay_due(),
+                &ladder::arrivals(ladder::DEFERRED),
+            )
+    }
+
     /// Adds the queue that holds the state of periodic jobs.
     #[must_use]
     pub fn with_cron(self, names: &Names) -> Self {

@@ -50,5 +50,8 @@ pub const SETTLED: &str = "x-bellhop-settled";
 /// In the ledger: an attempt of the message with this [`SETTLED`] id began.
 pub const BEGUN: &str = "x-bellhop-begun";
 
+/// Of an event that waits for its time: the routing key that it was published with.
+pub const EVENT_KEY: &str = "x-bellhop-event-key";
+
 /// W3C Trace Context: goes from the producer through every attempt to the events.
 pub const TRACEPARENT: &str = "traceparent";

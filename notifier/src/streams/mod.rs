@@ -1,6 +1,7 @@
 //! Streams of stored events: kept by one instance, shown by all.
 //!
 //! - [`writer`]: from the broker's inbox into the store, then told to all instances in a [`bundle`].
+//! - [`deferral`]: those that are for later.
 //! - [`followed`]: how far each stream has been shown here. [`catch_up`] reads what is missing.
 //! - [`opening`]: what a client that comes (back) is told. [`cursor`]: where it was.
 //! - [`inbox`]: what a user has read. [`board`]: where his tasks stand.
@@ -11,6 +12,7 @@ pub(crate) mod board;
 pub(crate) mod bundle;
 pub(crate) mod catch_up;
 pub(crate) mod cursor;
+mod deferral;
 mod followed;
 pub(crate) mod inbox;
 pub(crate) mod leaving;

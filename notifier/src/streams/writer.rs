@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::bundle::Told;
+use super::deferral;
 use super::{KEY_WORD, retry};
 use crate::gateway::Gateway;
 use crate::inbound;
@@ -41,6 +42,12 @@ struct Incoming {
     event: NewEvent,
 }
 
+/// An event from the inbox.
+enum Read {
+    Now(Box<Incoming>),
+    Later(Timestamp),
+}
+
 /// Keeps and tells until the queue ends.
 pub(crate) async fn keep(
     gateway: Arc<Gateway>,
@@ -50,8 +57,10 @@ pub(crate) async fn keep(
     let mut batch = Vec::with_capacity(TOGETHER);
     while deliveries.recv_many(&mut batch, TOGETHER).await > 0 {
         let begun = Instant::now();
-        let incoming: Vec<_> = batch.iter().filter_map(read).collect();
-        let is_done = deal_with(&gateway, &incoming, &batch, &health).await;
+        let is_done = match sort(&gateway, &batch).await {
+            Some(incoming) => deal_with(&gateway, &incoming, &batch, &health).await,
+            None => false,
+        };
         let last = batch.pop();
         batch.clear();
         let Some(last) = last.filter(|_| is_done) else {
@@ -66,9 +75,26 @@ pub(crate) async fn keep(
     }
 }
 
+/// What of a batch is for now; the rest waits elsewhere. `None` if the broker delivers it again.
+async fn sort(gateway: &Gateway, batch: &[Delivery]) -> Option<Vec<Incoming>> {
+    let now = Timestamp::now();
+    let mut incoming = Vec::with_capacity(batch.len());
+    for delivery in batch {
+        match read(delivery, now) {
+            Some(Read::Now(one)) => incoming.push(*one),
+            Some(Read::Later(due)) => {
+                let put_off = deferral::put_off(gateway, delivery, due, batch.last());
+                put_off.await.then_some(())?;
+            }
+            None => {}
+        }
+    }
+    Some(incoming)
+}
+
 /// Malformed events are counted and dropped: nobody could ever be shown them.
-fn read(delivery: &Delivery) -> Option<Incoming> {
-    let key = match EventKey::parse(&delivery.routing_key) {
+fn read(delivery: &Delivery, now: Timestamp) -> Option<Read> {
+    let key = match EventKey::parse(deferral::key_of(delivery)) {
         Ok(key) => EventKey {
             class: EventClass::Live,
             ..key
@@ -81,7 +107,10 @@ fn read(delivery: &Delivery) -> Option<Incoming> {
         Ok(event) => event,
         Err(error) => return inbound::malformed(&error),
     };
-    Some(Incoming {
+    if let Some(due) = deferral::due(&event, now) {
+        return Some(Read::Later(due));
+    }
+    Some(Read::Now(Box::new(Incoming {
         event: NewEvent {
             stream: stream.clone(),
             id: event.id,
@@ -90,7 +119,7 @@ fn read(delivery: &Delivery) -> Option<Incoming> {
         },
         key,
         stream,
-    })
+    })))
 }
 
 /// The state of a task that an event to its owner tells.

@@ -2,7 +2,7 @@
 //! client ends with every event once, in order, by its own log.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -121,6 +121,14 @@ async fn produce(stack: &Stack, users: &[String], each: u64, mut random: Random)
     }
 }
 
+#[expect(clippy::print_stderr, reason = "shown with the test's output")]
+fn report(events: u64, users: usize, connections: u64, troubles: u64, began: Instant) {
+    eprintln!(
+        "{events} events for {users} users, {connections} connections, {troubles} troubles, {:.0?}: each event once, in order",
+        began.elapsed()
+    );
+}
+
 /// Runs everything while `trouble` makes trouble; checks every log.
 async fn run<T: Future<Output = u64>>(
     stack: &Stack,
@@ -147,21 +155,21 @@ async fn run<T: Future<Output = u64>>(
     };
     let troubles = trouble(Arc::clone(&over), Random::seeded(random.number()));
     let (logs, troubles) = tokio::join!(all, troubles);
-    let connections = AtomicU64::new(0);
+    let mut connections = 0;
     let mut lost = 0;
     for (user, log) in users.iter().zip(logs) {
         let log = log.unwrap();
-        connections.fetch_add(log.connections, Ordering::Relaxed);
+        connections += log.connections;
         lost += log.lost;
         let wants: Vec<_> = (1..=each).map(|n| (n, n)).collect();
         assert_eq!(log.shown, wants, "{user}, {} connections", log.connections);
     }
-    eprintln!(
-        "{} events for {} users, {} connections, {troubles} troubles, {:.0?}: each event once, in order",
+    report(
         each * users.len() as u64,
         users.len(),
-        connections.into_inner(),
-        began.elapsed()
+        connections,
+        troubles,
+        began,
     );
     assert_eq!(lost, 0, "told that something was lost");
     assert!(troubles > 0, "nothing happened");
