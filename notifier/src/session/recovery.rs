@@ -132,9 +132,7 @@ impl Session {
     /// From here on the stream comes by itself.
     fn join(&mut self, joined: Joined) {
         let Some(login) = &mut self.login else { return };
-        if joined.is_ahead
-            && let Some(seen) = login.since.get(&joined.name)
-        {
+        if let Some(seen) = joined.ahead {
             login.ahead.set(&joined.name, seen);
         }
         login.since.remove(&joined.name);

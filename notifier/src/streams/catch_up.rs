@@ -1,6 +1,7 @@
 //! Reading what is missing: after a gap in the numbers, after a lost connection to the broker, and
 //! now and then in case nobody has noticed.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,6 +75,7 @@ pub(crate) async fn watch(
     let mut ticks = interval(BROKER_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut was_up, mut looked, mut asked) = (true, Instant::now(), None);
+    let mut unknown = HashSet::new();
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -85,7 +87,7 @@ pub(crate) async fn watch(
         }
         let is_up = consumer.is_up();
         if (is_up && !was_up) || looked.elapsed() >= LOOK_EVERY {
-            look(&gateway).await;
+            look(&gateway, &mut unknown).await;
             looked = Instant::now();
         }
         was_up = is_up;
@@ -108,11 +110,13 @@ async fn ask(gateway: &Gateway, health: &Component) {
     }
 }
 
-/// Compares what was shown with what is kept.
-async fn look(gateway: &Gateway) {
+/// Compares what was shown with what is kept. `unknown` are the streams of which nobody knew it the
+/// last time: who has just come is looking himself.
+async fn look(gateway: &Gateway, unknown: &mut HashSet<StreamName>) {
     let Some(streams) = &gateway.streams else {
         return;
     };
+    let before = std::mem::take(unknown);
     for part in streams.all().chunks(HEADS) {
         let names = part.iter().map(|(name, _)| name.clone()).collect();
         let heads = match within(streams.store.heads(names)).await {
@@ -125,7 +129,10 @@ async fn look(gateway: &Gateway) {
                     streams.followed(name).fall_behind(name, *shown)
                 }
                 Some(_) => false,
-                None => true,
+                None => {
+                    unknown.insert(name.clone());
+                    before.contains(name)
+                }
             };
             if is_behind {
                 streams.catch_up(name);
@@ -161,7 +168,7 @@ async fn advance(
         return Err(StoreError::Closed);
     };
     let Some(after) = streams.followed(name).shown(name) else {
-        return Ok(settle(gateway, streams, name, None, head.position(), &[]));
+        return Ok(begin(gateway, streams, name, head));
     };
     if !head.has_all_since(after) {
         warn!(%name, "events of a stream are gone before they were shown here");
@@ -179,8 +186,26 @@ async fn advance(
         epoch: head.epoch,
         seq: up_to,
     };
-    let settled = settle(gateway, streams, name, Some(after), position, &entries);
+    let settled = settle(gateway, streams, name, after, position, &entries);
     Ok(unless_more(streams, name, settled, head))
+}
+
+/// Somebody came while the store was away, and was told no position. What came since that can be
+/// shown is; whether that is all, nobody knows.
+fn begin(gateway: &Gateway, streams: &Streams, name: &StreamName, head: &Head) -> Settled {
+    let followed = streams.followed(name);
+    let first = followed.first_waiting(name);
+    let first = first.filter(|first| first.epoch == head.epoch);
+    let seq = first.map_or(head.last, |first| head.last.min(first.seq - 1));
+    let position = Position {
+        epoch: head.epoch,
+        seq,
+    };
+    let settled = followed.settle(name, None, position, |told| match told {
+        Some(told) => inbound::show(gateway, &told),
+        None => inbound::show_reset(gateway, name, position),
+    });
+    unless_more(streams, name, settled, head)
 }
 
 /// There may be more in the store than was read.
@@ -201,12 +226,12 @@ fn settle(
     gateway: &Gateway,
     streams: &Streams,
     name: &StreamName,
-    after: Option<Position>,
+    after: Position,
     position: Position,
     entries: &[Entry],
 ) -> Settled {
     let followed = streams.followed(name);
-    followed.settle(name, after, position, |told| match told {
+    followed.settle(name, Some(after), position, |told| match told {
         Some(told) => inbound::show(gateway, &told),
         None => {
             for entry in entries {

@@ -103,6 +103,14 @@ impl<T> Followed<T> {
         self.streams.lock(name).get(name)?.begun
     }
 
+    /// The first that waits, of a stream that is behind.
+    pub(crate) fn first_waiting(&self, name: &StreamName) -> Option<Position> {
+        match &self.streams.lock(name).get(name)?.state {
+            State::UpTo(_) => None,
+            State::Behind { waiting, .. } => waiting.first().map(|(position, _)| *position),
+        }
+    }
+
     /// One follows it no more. How far it was shown, if that was the last.
     pub(crate) fn unfollow(&self, name: &StreamName) -> Option<Position> {
         let mut shard = self.streams.lock(name);

@@ -27,8 +27,8 @@ pub(crate) struct Joined {
     pub(crate) missed: Vec<Frame>,
     /// Whether that is all it missed, if it said where it was.
     pub(crate) recovered: Option<bool>,
-    /// It has seen more than this instance has shown.
-    pub(crate) is_ahead: bool,
+    /// It has seen everything up to here, which is more than this instance has shown.
+    pub(crate) ahead: Option<Position>,
 }
 
 /// What a user's connection begins with.
@@ -118,14 +118,14 @@ async fn join_at(
             from,
             missed: Vec::new(),
             recovered: None,
-            is_ahead: false,
+            ahead: None,
         });
     };
     let missed = replay(streams, &name, since, from, &head).await?;
     Ok(Joined {
         recovered: Some(missed.is_some()),
         missed: missed.unwrap_or_default(),
-        is_ahead: since.epoch == from.epoch && since.seq > from.seq,
+        ahead: (since.epoch == from.epoch && since.seq > from.seq).then_some(since),
         from,
         name,
     })
