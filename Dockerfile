@@ -13,9 +13,13 @@ FROM debian:bookworm-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin bellhop
+    && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin bellhop \
+    && install --directory --owner 10001 --group 10001 /var/lib/bellhop
 COPY --from=build /out/ /usr/local/bin/
 USER 10001:10001
+# Where a notifier keeps its events, unless store.path or store.kind says otherwise.
+WORKDIR /var/lib/bellhop
+VOLUME /var/lib/bellhop
 # notifier and worker; both listen on loopback unless they are told otherwise.
 EXPOSE 8080 8081
 CMD ["notifier", "run"]
