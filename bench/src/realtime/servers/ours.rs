@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use bellhop_common::cli::health_check;
 use bellhop_common::config::{HumanDuration, LogConfig, Secret};
-use bellhop_common::shutdown;
 use bellhop_common::telemetry::init_logs;
+use bellhop_common::{http, shutdown};
 use bellhop_notifier::store::Position;
 use bellhop_notifier::{NotifierConfig, StoreConfig, StoreKind};
 use clap::Args;
-use tokio::net::TcpListener;
+
 use tokio::time::sleep;
 
 use super::{READY, Server, Side, handshake};
@@ -60,7 +60,7 @@ impl Notifier {
             level: "warn".into(),
             ..LogConfig::default()
         })?;
-        let listener = TcpListener::bind(self.listen).await?;
+        let listener = http::listen(self.listen)?;
         let stop = shutdown::on_signal(|| {})?;
         Ok(bellhop_notifier::run(listener, config, stop).await?)
     }
