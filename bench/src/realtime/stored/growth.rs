@@ -18,8 +18,6 @@ const OURS: &str = Side::Ours.name();
 const USERS: u32 = 10_000;
 /// As many as the notifier keeps in one step at most.
 const TOGETHER: u32 = 500;
-/// What is compared, of all: a tenth, as 100,000 are of a million.
-const PART: u32 = 10;
 const PAGE: u32 = 50;
 const PAGES: usize = 1000;
 
@@ -35,15 +33,16 @@ pub(super) async fn measure(
     let before = storage.resident().unwrap_or(0);
     let store = storage.open()?;
     let (steps, payload) = fill(&store, events).await?;
-    progress(&format!("{name}: {events} events are kept"));
-    let part = steps.len() / PART as usize;
-    let each = |steps: &[Duration]| {
-        let total: Duration = steps.iter().sum();
-        total.as_secs_f64() * 1e6 / f64::from(events / PART)
-    };
-    let (first, last) = (steps.get(..part), steps.get(steps.len() - part..));
-    figures.note(OURS, &first_of(kind), each(first.unwrap_or_default()));
-    figures.note(OURS, &last_of(kind), each(last.unwrap_or_default()));
+    let tenths = tenths(&steps);
+    progress(&format!(
+        "{name}: {events} events are kept; µs for each, by tenths: {tenths:.1?}"
+    ));
+    for (what, tenth) in [
+        (first_of(kind), tenths.first()),
+        (last_of(kind), tenths.last()),
+    ] {
+        figures.note(OURS, &what, tenth.copied().unwrap_or(f64::NAN));
+    }
     let mut pages = pages(&store).await?;
     let what = format!("ms for a page of the inbox, {name}, p50");
     figures.note(OURS, &what, percentile(&mut pages, 50.0));
@@ -98,6 +97,17 @@ fn bytes_of(kind: Kind) -> String {
         Kind::Redis => "resident",
     };
     format!("bytes {where_from} besides the event, {}", kind.name())
+}
+
+/// Microseconds for an event in each tenth of the steps; what does not fill one is left out.
+fn tenths(steps: &[Duration]) -> Vec<f64> {
+    let size = (steps.len() / 10).max(1);
+    let events = f64::from(TOGETHER) * f64::from(u32::try_from(size).unwrap_or(u32::MAX));
+    let each = |steps: &[Duration]| {
+        let total: Duration = steps.iter().sum();
+        total.as_secs_f64() * 1e6 / events
+    };
+    steps.chunks_exact(size).map(each).collect()
 }
 
 /// How long each step took, and how many bytes the events have. Each step has as many users as
