@@ -110,10 +110,10 @@ fn tenths(steps: &[Duration]) -> Vec<f64> {
     steps.chunks_exact(size).map(each).collect()
 }
 
-/// How long each step took, and how many bytes the events have. Each step has as many users as
-/// events, which is the most work.
+/// How long each step took, and how many bytes the events have. Whose
+/// they are is random, so that nearly every event of a step is in another stream: the most work.
 async fn fill(store: &SharedStore, events: u32) -> anyhow::Result<(Vec<Duration>, u64)> {
-    let mut users = (0..USERS).map(user).cycle();
+    let mut users = Users(1);
     let (mut steps, mut payload) = (Vec::new(), 0);
     for from in (0..events).step_by(TOGETHER as usize) {
         let numbers = from..events.min(from + TOGETHER);
@@ -137,8 +137,18 @@ async fn fill(store: &SharedStore, events: u32) -> anyhow::Result<(Vec<Duration>
     Ok((steps, payload))
 }
 
-fn user(number: u32) -> String {
-    format!("user-{number}")
+/// Users at random: xorshift, with the same for every store.
+struct Users(u64);
+
+impl Iterator for Users {
+    type Item = String;
+
+    fn next(&mut self) -> Option<String> {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        Some(format!("user-{}", self.0 % u64::from(USERS)))
+    }
 }
 
 /// How long the newest page of a user's inbox takes, in milliseconds, for users at random.
@@ -149,13 +159,8 @@ async fn pages(store: &SharedStore) -> anyhow::Result<Vec<f64>> {
         archived: false,
         limit: PAGE,
     };
-    let (mut took, mut random) = (Vec::new(), 1_u64);
-    while took.len() < PAGES {
-        // xorshift, with the same users for every store.
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        let user = user(u32::try_from(random % u64::from(USERS))?);
+    let mut took = Vec::new();
+    for user in Users(1).take(PAGES) {
         let began = Instant::now();
         let page = store.inbox(user, query).await?;
         took.push(began.elapsed().as_secs_f64() * 1e3);
