@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use bellhop_notifier::store::{Position, StreamName};
+use bellhop_notifier::store::{Head, Position, StreamName};
 use clap::Args;
 
 use super::client::{Count, Plan, Swarm};
@@ -117,7 +117,7 @@ async fn positions(storage: &Storage, members: &[Member]) -> anyhow::Result<Vec<
     let store = storage.open()?;
     let names = members.iter().map(|member| StreamName::user(&member.user));
     let heads = store.heads(names.collect()).await?;
-    Ok(heads.iter().map(|head| head.position()).collect())
+    Ok(heads.iter().map(Head::position).collect())
 }
 
 /// Publishes what everybody misses, and waits until it is kept.

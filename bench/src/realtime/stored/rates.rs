@@ -57,13 +57,13 @@ pub(super) fn bars(kinds: &[Kind], figures: &Figures) -> Vec<Bar> {
 }
 
 /// Publishes everything at full speed, to one user after the other; answers when that began.
-async fn publish(publisher: &mut Confirmed, options: &Options) -> anyhow::Result<u64> {
+async fn publish(sender: &mut Confirmed, options: &Options) -> anyhow::Result<u64> {
     let members = Member::alone(options.users);
     let began = now();
     for (number, member) in (0..options.messages).zip(members.iter().cycle()) {
-        publisher.publish(&member.user, number).await?;
+        sender.publish(&member.user, number).await?;
     }
-    publisher.all().await?;
+    sender.all().await?;
     Ok(began)
 }
 
@@ -80,16 +80,16 @@ async fn to_bare(
 ) -> anyhow::Result<f64> {
     let scene = stage.scene();
     let mut bare = Bare::start(&scene, options.messages).await?;
-    let mut publisher = Confirmed::connect(&scene.amqp).await?;
-    let begin = scene.mark(&bare.group);
-    let began = publish(&mut publisher, options).await?;
-    let published = now();
+    let mut sender = Confirmed::connect(&scene.amqp).await?;
+    let before = scene.mark(&bare.group);
+    let began = publish(&mut sender, options).await?;
+    let all_sent = now();
     let ended = bare.end(PATIENCE).await?;
-    let spent = begin.until(&scene.mark(&bare.group));
+    let spent = before.until(&scene.mark(&bare.group));
     bare.group.stop().await?;
     let rate_to_end = rate(options, began, ended);
     figures.note(BARE, RATE, rate_to_end);
-    figures.note(BARE, "published/s", rate(options, began, published));
+    figures.note(BARE, "published/s", rate(options, began, all_sent));
     figures.note_shares(BARE, "meanwhile", &spent);
     Ok(rate_to_end)
 }
@@ -105,20 +105,20 @@ async fn to_clients(
     let server = Server::keeping(&scene, &storage).await?;
     let members = Member::alone(options.users);
     let swarm = scene.connect(&server, &members, Count::Messages).await?;
-    let mut publisher = Confirmed::connect(&scene.amqp).await?;
-    let begin = scene.mark(&server.group);
-    let began = publish(&mut publisher, options).await?;
-    let published = now();
+    let mut sender = Confirmed::connect(&scene.amqp).await?;
+    let before = scene.mark(&server.group);
+    let began = publish(&mut sender, options).await?;
+    let all_sent = now();
     swarm.until(options.messages.into(), PATIENCE).await?;
     let rate_to_end = rate(options, began, now());
-    let spent = begin.until(&scene.mark(&server.group));
+    let spent = before.until(&scene.mark(&server.group));
     swarm.leave()?;
     server.group.stop().await?;
     storage.stop().await?;
     let (ours, name) = (Side::Ours.name(), kind.name());
     figures.note(ours, &rate_of(kind), rate_to_end);
-    let published = rate(options, began, published);
-    figures.note(ours, &format!("published/s, {name}"), published);
+    let sent = rate(options, began, all_sent);
+    figures.note(ours, &format!("published/s, {name}"), sent);
     figures.note_shares(ours, name, &spent);
     Ok(rate_to_end)
 }
