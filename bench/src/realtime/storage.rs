@@ -70,7 +70,7 @@ impl Storage {
         Ok(Self { folder, redis })
     }
 
-    /// The SQLite file.
+    /// The file of the embedded store.
     pub(crate) fn file(&self) -> PathBuf {
         self.folder.join("bellhop.db")
     }

@@ -169,7 +169,7 @@ async fn pages(store: &SharedStore) -> anyhow::Result<Vec<f64>> {
     Ok(took)
 }
 
-/// The file and what SQLite puts beside it.
+/// The file of the embedded store and what is beside it.
 fn on_disk(storage: &Storage) -> anyhow::Result<u64> {
     let file = storage.file();
     let mut log = file.clone().into_os_string();

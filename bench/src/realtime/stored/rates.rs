@@ -117,8 +117,8 @@ async fn to_clients(
     storage.stop().await?;
     let (ours, name) = (Side::Ours.name(), kind.name());
     figures.note(ours, &rate_of(kind), rate_to_end);
-    let sent = rate(options, began, all_sent);
-    figures.note(ours, &format!("published/s, {name}"), sent);
+    let what = format!("published/s, {name}");
+    figures.note(ours, &what, rate(options, began, all_sent));
     figures.note_shares(ours, name, &spent);
     Ok(rate_to_end)
 }
