@@ -66,6 +66,20 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Stored events end to end, against the broker alone; and in the store alone
+    Stored {
+        #[command(flatten)]
+        options: realtime::StoredOptions,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Everybody comes back at once, and is shown what was missed
+    Resume {
+        #[command(flatten)]
+        options: realtime::ResumeOptions,
+        #[command(flatten)]
+        output: Output,
+    },
     /// What a scenario starts as a process of its own
     #[command(hide = true)]
     Act {
@@ -108,6 +122,12 @@ async fn main() -> ExitCode {
         }
         Command::Latency { options, output } => {
             (until_signal(realtime::latency(&options)).await, output)
+        }
+        Command::Stored { options, output } => {
+            (until_signal(realtime::stored(&options)).await, output)
+        }
+        Command::Resume { options, output } => {
+            (until_signal(realtime::resume(&options)).await, output)
         }
         Command::Act { part } => return act(part).await,
     };

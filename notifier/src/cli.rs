@@ -6,14 +6,13 @@ mod store;
 use anyhow::Context as _;
 use bellhop_common::cli::{health_check, say};
 use bellhop_common::config::{ConfigFlags, HumanDuration, Sources, to_redacted_toml};
-use bellhop_common::shutdown;
 use bellhop_common::telemetry::init_logs;
 use bellhop_common::wire::MAX_ID_BYTES;
+use bellhop_common::{http, shutdown};
 use bellhop_notifier::NotifierConfig;
 use bellhop_notifier::auth::{Draft, Verifier, mint};
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
-use tokio::net::TcpListener;
 
 /// Tells users what happens, over WebSocket.
 #[derive(Debug, Parser)]
@@ -113,9 +112,8 @@ async fn run(flags: &ConfigFlags, check_config: bool) -> anyhow::Result<()> {
     }
     init_logs(&config.log)?;
     let listen = config.http.listen;
-    let listener = TcpListener::bind(listen)
-        .await
-        .with_context(|| format!("cannot listen on http.listen = {listen}"))?;
+    let listener =
+        http::listen(listen).with_context(|| format!("cannot listen on http.listen = {listen}"))?;
     let shutdown = shutdown::on_signal(|| {}).context("cannot handle signals")?;
     Ok(bellhop_notifier::run(listener, config, shutdown).await?)
 }

@@ -29,7 +29,8 @@ impl Figures {
         let [server, clients, broker] = spent.shares();
         self.note(side, &format!("% core of server, {what}"), server);
         self.note(side, &format!("% core of clients, {what}"), clients);
-        if side == Side::Ours.name() || side == super::latency::BARE {
+        if side == Side::Ours.name() || side == super::latency::BARE || side == super::stored::BARE
+        {
             self.note(side, &format!("% core of broker, {what}"), broker);
         }
     }

@@ -3,6 +3,7 @@
 mod accept;
 mod bare;
 mod client;
+mod confirmed;
 mod fanout;
 mod figures;
 mod idle;
@@ -11,8 +12,11 @@ mod limits;
 mod peers;
 mod publish;
 mod pump;
+mod resume;
 mod scene;
 mod servers;
+mod storage;
+mod stored;
 mod token;
 
 use std::path::PathBuf;
@@ -33,11 +37,15 @@ pub(crate) use accept::Options as AcceptOptions;
 pub(crate) use fanout::Options as FanoutOptions;
 pub(crate) use idle::Options as IdleOptions;
 pub(crate) use latency::Options as LatencyOptions;
+pub(crate) use resume::Options as ResumeOptions;
+pub(crate) use stored::Options as StoredOptions;
 
 pub(crate) use accept::measure as accept;
 pub(crate) use fanout::measure as fanout;
 pub(crate) use idle::measure as idle;
 pub(crate) use latency::measure as latency;
+pub(crate) use resume::measure as resume;
+pub(crate) use stored::measure as stored;
 
 /// What every scenario can be told.
 #[derive(Debug, Clone, Args)]
@@ -67,6 +75,8 @@ pub(crate) enum Part {
     Notifier(servers::ours::Notifier),
     /// The bare lapin consumer
     BareConsumer(bare::BareConsumer),
+    /// The bare lapin loop through the inbox
+    BareInbox(stored::bare::BareInbox),
 }
 
 /// Does a part's work until SIGTERM.
@@ -74,6 +84,7 @@ pub(crate) async fn act(part: Part) -> anyhow::Result<()> {
     match part {
         Part::Notifier(notifier) => notifier.run().await,
         Part::BareConsumer(consumer) => consumer.run().await,
+        Part::BareInbox(inbox) => inbox.run().await,
     }
 }
 

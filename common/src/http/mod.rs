@@ -5,5 +5,5 @@ mod serve;
 mod status;
 
 pub use retry_after::retry_after;
-pub use serve::{Connection, Endless, Limits, Peer, serve};
+pub use serve::{Connection, Endless, Limits, Peer, listen, serve};
 pub use status::{not_found, status_routes};

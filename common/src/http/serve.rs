@@ -15,7 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -100,6 +100,26 @@ const UNREACHABLE_MS: u32 = 60_000;
 
 /// How long open requests may go on after `stop`.
 const LAST_REQUESTS: Duration = Duration::from_secs(3);
+
+/// How many connections may wait to be accepted; the system may allow fewer
+/// (`net.core.somaxconn`).
+const WAITING: u32 = 4096;
+
+/// Listens where everybody may come back at once: beyond the 128 that are usual, the system drops
+/// connections without a word, and each client tries again a second later.
+///
+/// # Errors
+/// If the address cannot be had.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // As `TcpListener::bind` does: the last process's connections must not be in the way.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(WAITING)
+}
 
 /// Serves until `stop`, then lets open requests finish for three seconds. Dropping the future ends
 /// every connection that is not a WebSocket by then.
@@ -200,4 +220,24 @@ async fn back_off(error: &io::Error) {
     }
     warn!(%error, "cannot accept connections");
     tokio::time::sleep(Duration::from_millis(200)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Linux's limit was 128 before 5.4.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_crowd_may_wait_to_be_accepted() {
+        let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+        let crowd = most.trim().parse::<usize>().unwrap().min(500);
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        for _ in 0..crowd {
+            let connecting = timeout(Duration::from_millis(900), TcpStream::connect(address));
+            waiting.push(connecting.await.unwrap().unwrap());
+        }
+    }
 }

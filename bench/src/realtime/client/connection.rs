@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail, ensure};
 
 use super::frames::{Frames, Piece, masked};
 use super::{age, now};
+use crate::realtime::confirmed::number;
 
 /// A server that does not take a connection on loopback in that time takes none.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -24,6 +25,8 @@ pub(crate) struct Entry {
     /// A part of the frame by which the server says that the client is in; the handshake alone if
     /// there is none.
     pub(crate) ready: Option<&'static str>,
+    /// How many stored events it must have been shown then, numbered from 1 without a gap.
+    pub(crate) missed: u32,
 }
 
 /// What counts as a delivery.
@@ -35,6 +38,8 @@ pub(crate) enum Count {
     Lines,
     /// A message, whose age is noted.
     Ages,
+    /// A message; noted is when the client got in.
+    Entries,
 }
 
 /// What a read brought.
@@ -59,9 +64,20 @@ pub(crate) struct Connection {
 enum State {
     /// The answer to the handshake so far, and what comes then.
     Handshake(Vec<u8>, Entry),
-    /// The first message so far, and what is waited for.
-    Greeting(Vec<u8>, &'static str),
+    /// The first messages, until the client is in.
+    Greeting(Greeting),
     In,
+}
+
+/// What comes before a client is in.
+#[derive(Debug)]
+struct Greeting {
+    /// The message so far.
+    words: Vec<u8>,
+    ready: &'static str,
+    /// How many stored events came, and how many are to.
+    shown: u32,
+    missed: u32,
 }
 
 impl Connection {
@@ -122,8 +138,15 @@ impl Connection {
         let rest = answer.split_off(end + END.len());
         let agreed = answer.starts_with(b"HTTP/1.1 101 ");
         ensure!(agreed, "refused: {}", String::from_utf8_lossy(answer));
-        let (then, ready) = (entry.then.take(), entry.ready);
-        self.state = ready.map_or(State::In, |ready| State::Greeting(Vec::new(), ready));
+        let (then, missed) = (entry.then.take(), entry.missed);
+        self.state = entry.ready.map_or(State::In, |ready| {
+            State::Greeting(Greeting {
+                words: Vec::new(),
+                ready,
+                shown: 0,
+                missed,
+            })
+        });
         if let Some(then) = then {
             self.send(&masked(0x81, &then))?;
         }
@@ -133,14 +156,16 @@ impl Connection {
     fn take(&mut self, input: &[u8], count: Count, mut b: Brought) -> anyhow::Result<Brought> {
         let (state, socket, mut trouble) = (&mut self.state, &self.socket, None);
         let taken = self.frames.take(input, |piece| match (piece, &mut *state) {
-            (Piece::Content(part), State::Greeting(words, _)) => words.extend_from_slice(part),
-            (Piece::End, State::Greeting(words, ready)) => match greet(words, ready) {
+            (Piece::Content(part), State::Greeting(greeting)) => {
+                greeting.words.extend_from_slice(part);
+            }
+            (Piece::End, State::Greeting(greeting)) => match greeting.end() {
                 Ok(false) => {}
                 Ok(true) => (*state, b.entered) = (State::In, true),
                 Err(error) => trouble = Some(error),
             },
             (Piece::Content(part), _) => match count {
-                Count::Messages => {}
+                Count::Messages | Count::Entries => {}
                 Count::Lines => b.deliveries += lines(part),
                 // The messages are short: the stamp is cut in two so rarely that it may be missed.
                 Count::Ages => b.ages.extend(age(part, now())),
@@ -173,10 +198,26 @@ fn lines(part: &[u8]) -> u64 {
     part.iter().filter(|&&byte| byte == b'\n').count() as u64
 }
 
-/// Whether this first message lets the client in.
-fn greet(words: &mut Vec<u8>, ready: &str) -> anyhow::Result<bool> {
-    let message = std::mem::take(words);
-    let message = String::from_utf8_lossy(&message);
-    ensure!(!message.contains(r#""error""#), "refused: {message}");
-    Ok(message.contains(ready))
+impl Greeting {
+    /// Whether the message that ends lets the client in.
+    fn end(&mut self) -> anyhow::Result<bool> {
+        let message = std::mem::take(&mut self.words);
+        let message = String::from_utf8_lossy(&message);
+        if let Some(number) = number(&message) {
+            self.shown += 1;
+            let wants = self.shown;
+            ensure!(number == wants, "event {number} came instead of {wants}");
+            return Ok(false);
+        }
+        for bad in [r#""error""#, r#""recovered":false"#] {
+            ensure!(!message.contains(bad), "refused: {message}");
+        }
+        let is_in = message.contains(self.ready);
+        let (shown, missed) = (self.shown, self.missed);
+        ensure!(
+            !is_in || shown == missed,
+            "{shown} events came instead of {missed}"
+        );
+        Ok(is_in)
+    }
 }

@@ -19,6 +19,8 @@ use super::connection::{Brought, Connection, Count, Entry};
 /// As much as one call may bring.
 const BUFFER: usize = 64 * 1024;
 const EVENTS: usize = 1024;
+/// As many are begun before it is seen what has come, however many there may be.
+const BURST: usize = 64;
 /// How often a thread looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -72,6 +74,7 @@ impl Swarm {
                 connections: Vec::new(),
                 entering: 0,
                 ages: Vec::new(),
+                began,
             };
             let thread = std::thread::Builder::new().name(format!("clients-{left}"));
             threads.push(thread.spawn(move || looped.run())?);
@@ -145,7 +148,8 @@ impl Swarm {
         trouble.as_ref().map_or(Ok(()), |text| bail!("{text}"))
     }
 
-    /// Leaves; answers the ages of what came, in nanoseconds, if they were to be noted.
+    /// Leaves; answers in nanoseconds the ages of what came, or after what time each client got in,
+    /// if that was to be noted.
     pub(crate) fn leave(mut self) -> anyhow::Result<Vec<u64>> {
         self.check()?;
         self.shared.stop.store(true, Ordering::Release);
@@ -176,6 +180,7 @@ struct Loop {
     connections: Vec<Connection>,
     entering: usize,
     ages: Vec<u64>,
+    began: Instant,
 }
 
 impl Loop {
@@ -196,11 +201,13 @@ impl Loop {
     fn serve(&mut self) -> anyhow::Result<()> {
         let mut events = Vec::with_capacity(EVENTS);
         let mut buffer = vec![0; BUFFER];
-        let look = Timespec::try_from(LOOK)?;
+        let (look, at_once) = (Timespec::try_from(LOOK)?, Timespec::default());
         while !self.shared.stop.load(Ordering::Acquire) {
             self.let_in()?;
             events.clear();
-            match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&look)) {
+            let may_begin = self.entering < self.at_once && !self.entries.is_empty();
+            let wait = if may_begin { &at_once } else { &look };
+            match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(wait)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error).context("epoll_wait"),
             }
@@ -218,6 +225,10 @@ impl Loop {
                 deliveries += some;
                 entered += usize::from(is_in);
                 self.ages.extend(ages);
+                if is_in && self.count == Count::Entries {
+                    let after = self.began.elapsed().as_nanos();
+                    self.ages.push(u64::try_from(after)?);
+                }
             }
             self.entering -= entered;
             self.tell(deliveries, entered);
@@ -226,9 +237,13 @@ impl Loop {
     }
 
     fn let_in(&mut self) -> anyhow::Result<()> {
-        while self.entering < self.at_once
-            && let Some(entry) = self.entries.pop()
-        {
+        for _ in 0..BURST {
+            if self.entering >= self.at_once {
+                break;
+            }
+            let Some(entry) = self.entries.pop() else {
+                break;
+            };
             let connection = Connection::open(self.address, entry)?;
             let id = self.connections.len() as u64;
             epoll::add(

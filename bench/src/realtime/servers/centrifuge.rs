@@ -39,5 +39,6 @@ pub(super) fn entry(address: SocketAddr, member: &Member) -> anyhow::Result<Entr
         request: handshake(address, "/connection/websocket", ""),
         then: Some(connect.to_string().into_bytes()),
         ready: Some(r#""client""#),
+        missed: 0,
     })
 }

@@ -8,12 +8,14 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use bellhop_notifier::store::Position;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use super::client::Entry;
 use super::publish::Publisher;
 use super::scene::{Member, Scene};
+use super::storage::Storage;
 use crate::process::Group;
 
 const READY: Duration = Duration::from_secs(20);
@@ -53,10 +55,26 @@ impl Server {
     /// Starts it, and waits until it is ready.
     pub(crate) async fn start(scene: &Scene<'_>, side: Side) -> anyhow::Result<Self> {
         match side {
-            Side::Ours => ours::start(scene).await,
+            Side::Ours => ours::start(scene, None).await,
             Side::Centrifuge => centrifuge::start(scene).await,
             Side::Nchan => nchan::start(scene).await,
         }
+    }
+
+    /// Our notifier with a store.
+    pub(crate) async fn keeping(scene: &Scene<'_>, storage: &Storage) -> anyhow::Result<Self> {
+        ours::start(scene, Some(storage)).await
+    }
+
+    /// How a member comes back to our notifier, who is to be shown so many events that came after
+    /// a position.
+    pub(crate) fn return_of(
+        &self,
+        member: &Member,
+        since: Position,
+        missed: u32,
+    ) -> anyhow::Result<Entry> {
+        ours::return_of(self.address, member, since, missed)
     }
 
     /// How a member gets in.
@@ -88,7 +106,7 @@ fn handshake(address: SocketAddr, path: &str, more: &str) -> Vec<u8> {
 }
 
 /// Waits until a port is open.
-async fn until_open(group: &mut Group, address: SocketAddr) -> anyhow::Result<()> {
+pub(super) async fn until_open(group: &mut Group, address: SocketAddr) -> anyhow::Result<()> {
     let until = Instant::now() + READY;
     while !matches!(timeout(READY, TcpStream::connect(address)).await, Ok(Ok(_))) {
         group.check()?;

@@ -47,5 +47,6 @@ pub(super) fn entry(address: SocketAddr, member: &Member) -> Entry {
         request: handshake(address, &path, ""),
         then: None,
         ready: None,
+        missed: 0,
     }
 }

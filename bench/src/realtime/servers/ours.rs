@@ -1,16 +1,18 @@
 //! Our side: the real notifier.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use bellhop_common::cli::health_check;
 use bellhop_common::config::{HumanDuration, LogConfig, Secret};
-use bellhop_common::shutdown;
 use bellhop_common::telemetry::init_logs;
-use bellhop_notifier::{NotifierConfig, StoreKind};
+use bellhop_common::{http, shutdown};
+use bellhop_notifier::store::Position;
+use bellhop_notifier::{NotifierConfig, StoreConfig, StoreKind};
 use clap::Args;
-use tokio::net::TcpListener;
+
 use tokio::time::sleep;
 
 use super::{READY, Server, Side, handshake};
@@ -18,6 +20,7 @@ use crate::place::{Place, free_address, itself};
 use crate::process::Group;
 use crate::realtime::client::Entry;
 use crate::realtime::scene::{Member, Scene};
+use crate::realtime::storage::Storage;
 use crate::realtime::token::SECRET;
 
 /// The notifier as a process: `notifier run` with these settings.
@@ -31,6 +34,12 @@ pub(crate) struct Notifier {
     /// `websocket.ping_interval`, in seconds
     #[arg(long)]
     ping: u64,
+    /// `store.path`; nothing is kept if this and the next are not given
+    #[arg(long)]
+    sqlite: Option<PathBuf>,
+    /// `store.url`
+    #[arg(long)]
+    redis: Option<String>,
 }
 
 impl Notifier {
@@ -40,8 +49,7 @@ impl Notifier {
             ..NotifierConfig::default()
         };
         config.http.listen = self.listen;
-        // What is measured is not kept; `stored` measures what is.
-        config.store.kind = StoreKind::None;
+        config.store = store(self.sqlite, self.redis);
         config.auth.secret = Some(Secret::new(SECRET));
         config.websocket.ping_interval = HumanDuration::from_secs(self.ping);
         config.websocket.pong_wait = HumanDuration::from_secs(self.ping * 2);
@@ -52,18 +60,33 @@ impl Notifier {
             level: "warn".into(),
             ..LogConfig::default()
         })?;
-        let listener = TcpListener::bind(self.listen).await?;
+        let listener = http::listen(self.listen)?;
         let stop = shutdown::on_signal(|| {})?;
         Ok(bellhop_notifier::run(listener, config, stop).await?)
     }
 }
 
-pub(super) async fn start(scene: &Scene<'_>) -> anyhow::Result<Server> {
+fn store(sqlite: Option<PathBuf>, redis: Option<String>) -> StoreConfig {
+    let mut config = StoreConfig {
+        kind: StoreKind::None,
+        ..StoreConfig::default()
+    };
+    if let Some(path) = sqlite {
+        (config.kind, config.path) = (StoreKind::Sqlite, path);
+    } else if let Some(url) = redis {
+        (config.kind, config.url) = (StoreKind::Redis, Some(Secret::new(url)));
+    }
+    config
+}
+
+/// Without storage nothing is kept.
+pub(super) async fn start(scene: &Scene<'_>, storage: Option<&Storage>) -> anyhow::Result<Server> {
     let address = free_address()?;
     let mut command = itself("notifier", &scene.amqp)?;
     command
         .args(["--listen", &address.to_string()])
-        .args(["--ping", &scene.ping_s.to_string()]);
+        .args(["--ping", &scene.ping_s.to_string()])
+        .args(storage.map(Storage::arguments).unwrap_or_default());
     let log = scene.folder.join("notifier.log");
     let mut group = Group::start(command, "our notifier", log)?;
     let until = Instant::now() + READY;
@@ -92,5 +115,23 @@ pub(super) fn entry(address: SocketAddr, member: &Member) -> anyhow::Result<Entr
         request: handshake(address, &path, &authorization),
         then: None,
         ready: Some(ready),
+        missed: 0,
+    })
+}
+
+/// It is in when it is told that all of that was recovered.
+pub(super) fn return_of(
+    address: SocketAddr,
+    member: &Member,
+    since: Position,
+    missed: u32,
+) -> anyhow::Result<Entry> {
+    let authorization = format!("Authorization: Bearer {}\r\n", member.token()?);
+    let path = format!("/ws?since=user.{}.{}", since.epoch, since.seq);
+    Ok(Entry {
+        request: handshake(address, &path, &authorization),
+        then: None,
+        ready: Some(r#""recovered":true"#),
+        missed,
     })
 }

@@ -26,7 +26,9 @@ CREATE TABLE event (
     body BLOB NOT NULL
 );
 CREATE UNIQUE INDEX event_by_number ON event (stream, seq);
-CREATE UNIQUE INDEX event_by_id ON event (stream, event_id);
+-- The id first: ids of version 7 grow, so that new ones come at the index's end as well. With the
+-- stream first, each event of another stream would touch a page of its own.
+CREATE UNIQUE INDEX event_by_id ON event (event_id, stream);
 
 CREATE TABLE task (
     user_id TEXT NOT NULL,
