@@ -16,6 +16,9 @@ const STEPS: &[&str] = &[include_str!("format_1.sql")];
 /// How long one connection waits for another.
 const BUSY: Duration = Duration::from_secs(5);
 
+/// How long the write-ahead log gets, in pages of 4 KiB.
+const LOG_PAGES: i64 = 16 * 1024;
+
 /// Of the file in memory, in KiB; negative is KiB in SQLite's words.
 const CACHE_KIB: i64 = -32 * 1024;
 
@@ -104,6 +107,11 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     }
     connection
         .pragma_update(None, "journal_mode", "WAL")
+        .map_err(damaged)?;
+    // The log is long, because a page of an index is changed again and again, and written back once
+    // for each time that the log is emptied.
+    connection
+        .pragma_update(None, "wal_autocheckpoint", LOG_PAGES)
         .map_err(damaged)?;
     // In WAL mode only FULL survives a power cut (<https://sqlite.org/pragma.html#pragma_synchronous>),
     // and what is committed is acknowledged to the broker.
