@@ -18,6 +18,7 @@ mod broker_away;
 mod cancel;
 mod celery;
 mod command_line;
+mod connected;
 mod connections;
 mod cron;
 mod crowds;
