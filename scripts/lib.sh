@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # What the scripts in this folder share. Sourced, never run.
 
+# Debian puts nginx and HAProxy where only root looks.
+PATH=$PATH:/usr/sbin
+
 say() { printf "%s\n" "$@"; }
 warn() { printf '%s\n' "$*" >&2; }
 die() {

@@ -10,6 +10,7 @@ use crate::access::Access;
 use crate::admission::Admission;
 use crate::auth::Verifier;
 use crate::config::NotifierConfig;
+use crate::directory::Directory;
 use crate::hub::Hub;
 use crate::presence::Presence;
 use crate::recent::Recent;
@@ -35,6 +36,8 @@ pub(crate) struct Gateway {
     pub(crate) hub: Hub,
     pub(crate) rooms: Rooms,
     pub(crate) presence: Presence,
+    /// Who is connected on other instances.
+    pub(crate) directory: Directory,
     pub(crate) relays: Relays,
     /// How high the delay ladder is.
     pub(crate) rungs: Rungs,

@@ -120,6 +120,27 @@ impl Hub {
         sent
     }
 
+    /// The ids of a user's connections, oldest first.
+    #[must_use]
+    pub fn of_user(&self, user: &str) -> Vec<Uuid> {
+        let shard = self.users.lock(user);
+        let connections = shard.get(user).into_iter().flatten();
+        connections.map(|connection| connection.id).collect()
+    }
+
+    /// Every user with the ids of his connections, as they are one shard after the other.
+    #[must_use]
+    pub fn users(&self) -> Vec<(Arc<str>, Vec<Uuid>)> {
+        let mut users = Vec::new();
+        for shard in self.users.each() {
+            users.extend(shard.iter().map(|(user, connections)| {
+                let ids = connections.iter().map(|connection| connection.id);
+                (Arc::clone(user), ids.collect())
+            }));
+        }
+        users
+    }
+
     /// Has every connection of a user see whether its login still holds.
     pub fn review_user(&self, user: &str) {
         for connection in self.users.lock(user).get(user).into_iter().flatten() {

@@ -6,7 +6,7 @@
 //!   to each.
 //! - `session`: one connection. `http`: how it comes to be, jobs by HTTP, the page.
 //! - `access`: who may enter a room. `presence`: who is in it on other instances. `relay`: what
-//!   clients send to each other.
+//!   clients send to each other. `directory`: who is connected anywhere.
 //! - `revocations`: tokens that are good no more, from RabbitMQ to those who check.
 //! - [`store`]: what is kept. `streams`: stored events, from the broker's inbox into the store and
 //!   to those who follow them, each once and in order.
@@ -20,6 +20,7 @@ mod admission;
 pub mod alerts;
 pub mod auth;
 mod config;
+mod directory;
 mod drain;
 mod gateway;
 mod heartbeat;

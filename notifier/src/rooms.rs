@@ -2,7 +2,7 @@
 //!
 //! A shard's lock is held for a look-up and pushes into outboxes, never over an await.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -176,6 +176,23 @@ impl Rooms {
                 visit(place, &mut room.users.keys());
             }
         }
+    }
+
+    /// Where connections are, as it is one shard after the other.
+    #[must_use]
+    pub fn of_connections(&self, ids: &HashSet<Uuid>) -> HashMap<Uuid, Vec<Place>> {
+        let mut found: HashMap<Uuid, Vec<Place>> = HashMap::new();
+        if ids.is_empty() {
+            return found;
+        }
+        for shard in self.rooms.each() {
+            for (place, room) in &*shard {
+                for id in room.members.keys().filter(|id| ids.contains(id)) {
+                    found.entry(*id).or_default().push(place.clone());
+                }
+            }
+        }
+        found
     }
 
     /// Gives a frame to everybody in a room; answers how many connections there are.

@@ -25,6 +25,7 @@ use crate::alerts::mattermost::{SetupError, WebhookUrlError};
 use crate::alerts::{self, Mattermost, WebhookUrl};
 use crate::auth::{Issuer, IssuerError, KeyError, Verifier};
 use crate::config::{AuthMode, MAX_INSTANCE_BYTES, MattermostConfig, NotifierConfig, StoreKind};
+use crate::directory::Directory;
 use crate::drain::drain;
 use crate::gateway::Gateway;
 use crate::http;
@@ -221,6 +222,11 @@ impl Parts {
             presence: self.presence,
             relays: self.relays,
             rungs: Rungs::default(),
+            directory: Directory::new(
+                self.streams
+                    .as_ref()
+                    .and_then(|streams| streams.redis.clone()),
+            ),
             streams: self.streams,
             recent: Recent::default(),
             stop,

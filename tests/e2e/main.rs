@@ -12,11 +12,13 @@ mod tasks;
 
 mod admission;
 mod alerts;
+mod balancers;
 mod board;
 mod broker_away;
 mod cancel;
 mod celery;
 mod command_line;
+mod connected;
 mod connections;
 mod cron;
 mod crowds;

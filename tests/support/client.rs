@@ -48,6 +48,11 @@ impl Client {
     pub async fn open(request: Request) -> Result<(Self, Response), Error> {
         let address = request.uri().authority().unwrap().to_string();
         let stream = TcpStream::connect(address).await.unwrap();
+        Self::over(stream, request).await
+    }
+
+    /// The same over a connection that is there already.
+    pub async fn over(stream: TcpStream, request: Request) -> Result<(Self, Response), Error> {
         // Small, for tests with thousands.
         let config = WebSocketConfig::default().read_buffer_size(4096);
         let (socket, response) = client_async_with_config(request, stream, Some(config)).await?;
@@ -58,9 +63,8 @@ impl Client {
     pub async fn try_open(request: Request) -> Result<Self, Error> {
         let address = request.uri().authority().unwrap().to_string();
         let stream = TcpStream::connect(address).await.map_err(Error::Io)?;
-        let config = WebSocketConfig::default().read_buffer_size(4096);
-        let opened = client_async_with_config(request, stream, Some(config)).await;
-        opened.map(|(socket, _)| Self { socket })
+        let opened = Self::over(stream, request).await;
+        opened.map(|(client, _)| client)
     }
 
     /// The next frame, as long as the connection lasts.

@@ -50,7 +50,11 @@ impl EventStream {
 
     /// Sends a request that must be answered with a stream.
     pub async fn open(request: RequestBuilder) -> Self {
-        let response = request.send().await.unwrap();
+        Self::over(request.send().await.unwrap())
+    }
+
+    /// Reads an answer that must be a stream.
+    pub fn over(response: Response) -> Self {
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         Self {

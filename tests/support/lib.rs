@@ -15,6 +15,7 @@
 )]
 
 pub mod backend;
+pub mod balancer;
 pub mod broker;
 pub mod chaos;
 pub mod client;

@@ -63,7 +63,11 @@ impl Program {
 
     /// The same without waiting.
     pub fn start_unready(name: &str, stack: &Stack, settings: &[&str]) -> Self {
-        let port = free_port();
+        Self::start_on(free_port(), name, stack, settings)
+    }
+
+    /// The same on a port, perhaps that of an earlier one, where others look for it.
+    pub fn start_on(port: u16, name: &str, stack: &Stack, settings: &[&str]) -> Self {
         let mut command = command(name, stack);
         command
             .args(["run", "--set", &format!("http.listen=127.0.0.1:{port}")])

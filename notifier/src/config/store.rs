@@ -26,6 +26,9 @@ pub struct StoreConfig {
     pub keep: HumanDuration,
     /// How many events of each user, room and chat are kept.
     pub keep_events: u64,
+    /// In Redis: after how long without a sign of life an instance counts as gone, and those who
+    /// were connected to it as offline.
+    pub forget_after: HumanDuration,
 }
 
 /// Where things are kept.
@@ -43,6 +46,9 @@ pub enum StoreKind {
 /// The shortest time that makes sense.
 const MIN_KEEP: Duration = Duration::from_mins(1);
 
+/// Signs of life come three times as often.
+const MIN_FORGET: Duration = Duration::from_secs(1);
+
 impl Default for StoreConfig {
     fn default() -> Self {
         Self {
@@ -53,6 +59,7 @@ impl Default for StoreConfig {
             prefix: "bellhop:".into(),
             keep: HumanDuration(Duration::from_hours(30 * 24)),
             keep_events: 10_000,
+            forget_after: HumanDuration::from_secs(60),
         }
     }
 }
@@ -73,6 +80,12 @@ impl StoreConfig {
         }
         if self.keep.0 < MIN_KEEP {
             problems.push(format!("store.keep ({}) must be at least 1m", self.keep));
+        }
+        if self.forget_after.0 < MIN_FORGET {
+            let forget_after = self.forget_after;
+            problems.push(format!(
+                "store.forget_after ({forget_after}) must be at least 1s"
+            ));
         }
         if self.keep_events == 0 {
             problems.push("store.keep_events must be at least 1".into());

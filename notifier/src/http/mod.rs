@@ -6,6 +6,7 @@ mod board;
 mod body;
 mod caller;
 mod client_address;
+mod connections;
 mod dead;
 mod error;
 mod events;
@@ -42,6 +43,7 @@ pub(crate) fn routes(
     let streams = sse::routes(Arc::clone(&gateway));
     let events = events::route(Arc::clone(&gateway));
     let presence = presence::routes(Arc::clone(&gateway));
+    let connections = connections::routes(Arc::clone(&gateway));
     let dead = dead::routes(Arc::clone(&gateway));
     let revocations = revocations::route(Arc::clone(&gateway));
     let inbox = inbox::routes(Arc::clone(&gateway));
@@ -54,6 +56,7 @@ pub(crate) fn routes(
         .or(inbox)
         .or(events)
         .or(presence)
+        .or(connections)
         .or(dead)
         .or(revocations);
     // The gate last, because it holds up whatever comes to it.

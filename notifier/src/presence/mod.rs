@@ -116,14 +116,16 @@ impl Gateway {
     /// Puts a connection into a room or chat, and tells the others there if the user is new to it.
     pub(crate) fn enter(&self, place: &Place, user: &Arc<str>, outbox: &Arc<Outbox>) {
         let entered = self.rooms.enter(place, user, outbox);
+        self.directory.note(user, outbox.id);
         if entered == Entered::First && self.presence.note(place, user) {
             self.announce(place, user, true);
         }
     }
 
     /// Takes a connection out, and tells the others if the user is there no more.
-    pub(crate) fn leave(&self, place: &Place, user: &str, id: Uuid) -> Left {
+    pub(crate) fn leave(&self, place: &Place, user: &Arc<str>, id: Uuid) -> Left {
         let left = self.rooms.leave(place, id);
+        self.directory.note(user, id);
         if left == Left::Last {
             self.gone(place, user);
         }
@@ -137,10 +139,12 @@ impl Gateway {
             return;
         }
         let frame = protocol::unsubscribed(place, Some(reason), None);
+        let user: Arc<str> = user.into();
         for outbox in outboxes {
+            self.directory.note(&user, outbox.id);
             outbox.push(frame.clone());
         }
-        self.gone(place, user);
+        self.gone(place, &user);
     }
 
     /// How many users are in a room or chat over all instances, and the first of them by name.

@@ -195,6 +195,7 @@ impl Session {
             self.gateway.leave(place, &login.user, self.outbox.id);
         }
         let removed = self.gateway.hub.remove(&login.user, self.outbox.id);
+        self.gateway.directory.note(&login.user, self.outbox.id);
         self.leave_streams(&login, removed == Removed::Last, arrived);
     }
 }

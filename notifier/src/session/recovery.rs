@@ -31,6 +31,7 @@ impl Session {
                 self.outbox.push(protocol::not_recovered(None));
             }
             gateway.hub.add(&user, outbox);
+            gateway.directory.note(&user, self.outbox.id);
             return;
         };
         let cursor = since.map(|text| Cursor::parse(text, &user).unwrap_or(Cursor::lost(&user)));
@@ -43,6 +44,7 @@ impl Session {
                 gateway.hub.add(&user, outbox);
             });
         });
+        gateway.directory.note(&user, self.outbox.id);
         let (asked, resumes) = (Arc::clone(&gateway), since.is_some());
         self.ask_first(async move {
             let Some(streams) = &asked.streams else {

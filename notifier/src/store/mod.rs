@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use thiserror::Error;
 use uuid::Uuid;
 
-pub use self::redis::Redis;
+pub use self::redis::{Connected, Connections, Redis};
 pub use self::sqlite::{Sqlite, backup, check, vacuum};
 pub use self::stream::{Epoch, EpochError, Head, Position, StreamName, StreamNameError};
 

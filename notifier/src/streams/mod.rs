@@ -21,6 +21,7 @@ mod retry;
 mod upkeep;
 pub(crate) mod writer;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -28,7 +29,7 @@ use tokio::sync::mpsc;
 pub(crate) use self::cursor::Cursor;
 pub(crate) use self::followed::{Arrived, Followed, Settled};
 pub(crate) use self::upkeep::{lock, look_after, open};
-use crate::store::{Position, SharedStore, StreamName};
+use crate::store::{Position, Redis, SharedStore, StreamName};
 use bundle::Told;
 use leaving::Leaving;
 
@@ -45,6 +46,8 @@ pub(crate) const STORE_WAIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Streams {
     pub(crate) store: SharedStore,
+    /// The same, where it can tell who is connected to other instances.
+    pub(crate) redis: Option<Arc<Redis>>,
     users_and_places: Followed<Told>,
     /// Apart, because who comes joins his own stream and everybody's in one step.
     everybody: Followed<Told>,
@@ -58,6 +61,7 @@ impl Streams {
         let (behind, those_behind) = mpsc::channel(BEHIND);
         let streams = Self {
             store,
+            redis: None,
             users_and_places: Followed::new(),
             everybody: Followed::new(),
             leaving: Leaving::default(),

@@ -16,10 +16,11 @@ use tracing::warn;
 
 use super::{Streams, catch_up, leaving};
 use crate::config::{StoreConfig, StoreKind};
+use crate::directory;
 use crate::gateway::Gateway;
 use crate::metric;
 use crate::service::RunError;
-use crate::store::{Redis, Sqlite, StreamName, Swept};
+use crate::store::{Redis, SharedStore, Sqlite, StreamName, Swept};
 
 /// Between two looks for what is too old.
 const SWEEP_EVERY: Duration = Duration::from_mins(1);
@@ -49,13 +50,16 @@ pub(crate) fn open(config: &StoreConfig) -> Result<Option<(Streams, Behind)>, Ru
         StoreKind::Redis => {
             let url = config.url().map_err(RunError::StoreUrlFile)?;
             let url = url.unwrap_or_else(|| Secret::new(""));
-            let store = Redis::open(url.expose(), &config.prefix, retention)?;
-            Ok(Some(Streams::new(Arc::new(store))))
+            let redis = Arc::new(Redis::open(url.expose(), &config.prefix, retention)?);
+            let store: SharedStore = Arc::<Redis>::clone(&redis);
+            let (mut streams, behind) = Streams::new(store);
+            streams.redis = Some(redis);
+            Ok(Some((streams, behind)))
         }
     }
 }
 
-/// Starts what keeps streams and cursors in order.
+/// Starts what keeps streams and cursors in order, and tells others who is connected.
 pub(crate) fn look_after(
     gateway: &Arc<Gateway>,
     behind: Behind,
@@ -72,6 +76,7 @@ pub(crate) fn look_after(
         closed(),
     ));
     tasks.spawn(leaving::keep(Arc::clone(gateway), closed()));
+    tasks.spawn(directory::keep(Arc::clone(gateway), closed()));
     tasks.spawn(sweep(Arc::clone(gateway), closed()));
 }
 

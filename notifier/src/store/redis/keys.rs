@@ -36,6 +36,11 @@ pub(super) fn streams(prefix: &str) -> String {
     format!("{prefix}streams")
 }
 
+/// The instances that have connections, by their last sign of life.
+pub(super) fn instances(prefix: &str) -> String {
+    format!("{prefix}instances")
+}
+
 /// A stream's name, percent-encoded, so that no brace is in it and a person can read it.
 pub(super) fn encoded(name: &str) -> String {
     let mut encoded = String::with_capacity(name.len());

@@ -18,11 +18,15 @@
 //! | `…:tasks` | hash | task id → rank and state |
 //! | `…:ranks` | sorted set | rank and task id |
 //! | `…:ages` | sorted set | task ids, by when the state was stored |
+//! | `<prefix>instances` | sorted set | runs of instances, by their last sign of life |
+//! | `<prefix>{instance:<run>}:connections` | hash | connection id → [`Connected`] as JSON |
+//! | `…:users` | hash | user id → the ids of his connections |
 //!
 //! `<stream>` is the name, percent-encoded. A stream that has no events is forgotten when the age of
 //! the [`Retention`] has passed (a day at least); it then has another [`Epoch`].
 
 mod append;
+mod connections;
 mod inbox;
 mod keys;
 mod link;
@@ -36,6 +40,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use redis::{Cmd, FromRedisValue, Pipeline};
 
+pub use self::connections::{Connected, Connections};
 use self::keys::{HEAD, MOVE_CURSOR, Slot};
 use self::link::Link;
 use super::{
