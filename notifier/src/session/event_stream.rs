@@ -123,6 +123,8 @@ impl Session {
                     .await;
                 // A client that takes what is written is all that can be seen of it.
                 self.heartbeat.sign_of_life(Instant::now());
+                self.ping();
+                self.pong();
                 end
             }
             Ok(false) => None,

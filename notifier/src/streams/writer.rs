@@ -48,28 +48,62 @@ enum Read {
     Later(Timestamp),
 }
 
-/// Keeps and tells until the queue ends.
+/// A batch that is kept, and not told yet.
+struct Batch {
+    bundles: Vec<Vec<u8>>,
+    /// Its receipt stands for all of the batch.
+    last: Delivery,
+    begun: Instant,
+}
+
+/// Keeps and tells until the queue ends. While a batch is told, the next is kept.
 pub(crate) async fn keep(
     gateway: Arc<Gateway>,
-    mut deliveries: mpsc::Receiver<Delivery>,
+    deliveries: mpsc::Receiver<Delivery>,
     health: Component,
+) {
+    let (kept, to_tell) = mpsc::channel(1);
+    tokio::join!(
+        keep_each(&gateway, deliveries, &health, kept),
+        tell_each(&gateway, to_tell)
+    );
+}
+
+async fn keep_each(
+    gateway: &Gateway,
+    mut deliveries: mpsc::Receiver<Delivery>,
+    health: &Component,
+    kept: mpsc::Sender<Batch>,
 ) {
     let mut batch = Vec::with_capacity(TOGETHER);
     while deliveries.recv_many(&mut batch, TOGETHER).await > 0 {
         let begun = Instant::now();
-        let is_done = match sort(&gateway, &batch).await {
-            Some(incoming) => deal_with(&gateway, &incoming, &batch, &health).await,
-            None => false,
-        };
+        let bundles = keep_batch(gateway, &batch, health).await;
         let last = batch.pop();
         batch.clear();
-        let Some(last) = last.filter(|_| is_done) else {
+        // Otherwise the broker delivers it again.
+        if let (Some(bundles), Some(last)) = (bundles, last) {
+            let batch = Batch {
+                bundles,
+                last,
+                begun,
+            };
+            if kept.send(batch).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+async fn tell_each(gateway: &Gateway, mut batches: mpsc::Receiver<Batch>) {
+    while let Some(batch) = batches.recv().await {
+        if !tell_all(gateway, batch.bundles, &batch.last).await {
             continue;
-        };
-        histogram!(metric::KEEP_SECONDS).record(begun.elapsed().as_secs_f64());
+        }
+        histogram!(metric::KEEP_SECONDS).record(batch.begun.elapsed().as_secs_f64());
         // After a new connection a batch may hold the last of the old one: those come again, and
         // keep their numbers.
-        if let Err(error) = last.receipt.ack_up_to_here().await {
+        if let Err(error) = batch.last.receipt.ack_up_to_here().await {
             debug!(%error, "an acknowledgement was lost; the events come again");
         }
     }
@@ -147,35 +181,29 @@ pub(crate) fn task_of(audience: &Audience, event: &Event) -> Option<TaskRecord> 
     })
 }
 
-/// Whether a batch is kept and told; if not, the broker delivers it again.
-async fn deal_with(
+/// Keeps a batch; what there is to tell then, or `None` if the broker delivers it again.
+async fn keep_batch(
     gateway: &Gateway,
-    incoming: &[Incoming],
     batch: &[Delivery],
     health: &Component,
-) -> bool {
+) -> Option<Vec<Vec<u8>>> {
+    let incoming = sort(gateway, batch).await?;
     let kept = match &gateway.streams {
-        None => None,
-        Some(_) => match keep_all(gateway, incoming, batch, health).await {
-            Some(kept) => Some(kept),
-            None => return false,
-        },
+        None => Vec::new(),
+        Some(_) => keep_all(gateway, &incoming, batch, health).await?,
     };
-    let mut bundle = Vec::new();
-    for (index, one) in incoming.iter().enumerate() {
-        let kept = kept.as_ref().and_then(|kept| kept.get(index));
-        let told = Told::new(&one.key, kept, one.event.body.clone());
+    let (mut bundles, mut bundle) = (Vec::new(), Vec::new());
+    for (index, one) in incoming.into_iter().enumerate() {
+        let told = Told::new(&one.key, kept.get(index), one.event.body);
         if let Err(error) = told.write(&mut bundle) {
             warn!(%error, stream = %one.stream, "an event cannot be told");
         }
-        let is_last = index + 1 == incoming.len();
-        if (bundle.len() >= BUNDLE || is_last)
-            && !tell(gateway, std::mem::take(&mut bundle), batch).await
-        {
-            return false;
+        if bundle.len() >= BUNDLE {
+            bundles.push(std::mem::take(&mut bundle));
         }
     }
-    true
+    bundles.push(bundle);
+    Some(bundles)
 }
 
 /// Tries until the store has the batch; `None` when the broker will deliver it again anyway.
@@ -211,11 +239,17 @@ async fn keep_all(
     }
 }
 
-/// Whether a bundle was told to all instances.
-async fn tell(gateway: &Gateway, bundle: Vec<u8>, batch: &[Delivery]) -> bool {
-    if bundle.is_empty() {
-        return true;
+/// Whether bundles were told to all instances.
+async fn tell_all(gateway: &Gateway, bundles: Vec<Vec<u8>>, last: &Delivery) -> bool {
+    for bundle in bundles {
+        if !bundle.is_empty() && !tell(gateway, bundle, last).await {
+            return false;
+        }
     }
+    true
+}
+
+async fn tell(gateway: &Gateway, bundle: Vec<u8>, last: &Delivery) -> bool {
     let exchange = gateway.names.events();
     let key = format!("{KEY_WORD}.{}", gateway.instance_word());
     let message = Message {
@@ -239,7 +273,7 @@ async fn tell(gateway: &Gateway, bundle: Vec<u8>, batch: &[Delivery]) -> bool {
             }
             Err(error) => {
                 warn!(%error, "events are kept and cannot be told yet");
-                if retry::wait(gateway, failures, batch.last()).await.is_none() {
+                if retry::wait(gateway, failures, Some(last)).await.is_none() {
                     return false;
                 }
                 failures += 1;

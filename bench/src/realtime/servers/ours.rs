@@ -12,8 +12,8 @@ use bellhop_common::{http, shutdown};
 use bellhop_notifier::store::Position;
 use bellhop_notifier::{NotifierConfig, StoreConfig, StoreKind};
 use clap::Args;
-
 use tokio::time::sleep;
+use uuid::Uuid;
 
 use super::{READY, Server, Side, handshake};
 use crate::place::{Place, free_address, itself};
@@ -79,14 +79,14 @@ fn store(sqlite: Option<PathBuf>, redis: Option<String>) -> StoreConfig {
     config
 }
 
-/// Without storage nothing is kept.
+/// Without storage it has a file of its own, as it has by default.
 pub(super) async fn start(scene: &Scene<'_>, storage: Option<&Storage>) -> anyhow::Result<Server> {
     let address = free_address()?;
     let mut command = itself("notifier", &scene.amqp)?;
     command
         .args(["--listen", &address.to_string()])
         .args(["--ping", &scene.ping_s.to_string()])
-        .args(storage.map(Storage::arguments).unwrap_or_default());
+        .args(storage.map_or_else(|| own_file(scene), Storage::arguments));
     let log = scene.folder.join("notifier.log");
     let mut group = Group::start(command, "our notifier", log)?;
     let until = Instant::now() + READY;
@@ -103,6 +103,11 @@ pub(super) async fn start(scene: &Scene<'_>, storage: Option<&Storage>) -> anyho
         address,
         publish: address,
     })
+}
+
+fn own_file(scene: &Scene<'_>) -> Vec<String> {
+    let path = scene.folder.join(format!("{}.db", Uuid::now_v7()));
+    vec!["--sqlite".into(), path.display().to_string()]
 }
 
 pub(super) fn entry(address: SocketAddr, member: &Member) -> anyhow::Result<Entry> {
