@@ -49,11 +49,13 @@ fn accepted(text: &str, frame: &ClientFrame) {
     serde_json::from_str::<Value>(pong.text()).expect("an id can be echoed");
     match &frame.command {
         Command::Ping => assert_eq!(kind, "ping"),
-        Command::Resume => assert_eq!(kind, "resume"),
-        Command::Auth { token } => assert_eq!(whole["token"], **token),
-        Command::Subscribe(place) | Command::Unsubscribe(place) | Command::Presence(place) => {
-            named(&whole, place);
-        }
+        Command::Resume(_) => assert_eq!(kind, "resume"),
+        Command::Ack(seq) => assert_eq!((kind, &whole["seq"]), ("ack", &Value::from(*seq))),
+        Command::Read(_) => assert_eq!(kind, "read"),
+        Command::Auth { token, .. } => assert_eq!(whole["token"], **token),
+        Command::Subscribe { place, .. }
+        | Command::Unsubscribe(place)
+        | Command::Presence(place) => named(&whole, place),
         Command::Relay(relay) => {
             assert_eq!(relay.kind, kind);
             if let Some(place) = &relay.place {

@@ -42,7 +42,7 @@ fn read_key(text: &str) -> Option<EventKey> {
 
 fn as_frame(key: &EventKey, event: Event) {
     let id = event.id;
-    let Some(frame) = protocol::event(key, event) else {
+    let Some(frame) = protocol::event(key, event, None) else {
         return;
     };
     assert_eq!(frame.event_id, Some(id));
