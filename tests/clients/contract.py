@@ -291,7 +291,7 @@ def every_frame_is_documented():
     for word in code:
         assert word in PROTOCOL, f"{word} is not in PROTOCOL.md"
     text = sources("protocol/client.rs")
-    taken = set(re.findall(r'"(\w+)"(?= (?:\||=>))', text.split("match self.r#type.as_str()")[1]))
+    taken = set(re.findall(r'"(\w+)"(?= (?:\||=>))', text.split("match self.r#type.as_str()")[1].split("    fn ")[0]))
     offered = set()
     for name in ("ping", "auth", "subscribe", "unsubscribe", "askPresence", "resume", "ack", "readEvents"):
         found = json.dumps(API["components"]["messages"][name]["payload"])

@@ -20,9 +20,10 @@ before(async () => {
 
 after(() => broker.close());
 
-async function publish(audience, type, fields) {
+// The notifier without logins is apart from the other, as "open.".
+async function publish(audience, type, fields, prefix = "bellhop.") {
   const body = { type, id: randomUUID(), time: new Date().toISOString(), ...fields };
-  channel.publish("bellhop.events", `live.${audience}.${type}`, Buffer.from(JSON.stringify(body)));
+  channel.publish(`${prefix}events`, `live.${audience}.${type}`, Buffer.from(JSON.stringify(body)));
   await channel.waitForConfirms();
 }
 
@@ -92,7 +93,7 @@ test("seed 001: a token by query, header, subprotocol and first frame", async (c
 test("seed 001: subscribe, the frames of a chat, unsubscribe, ping", async (context) => {
   const ann = await loggedIn(context, "ann", ["chat:uuid"]);
   ann.send({ type: "subscribe", chat_id: "uuid" });
-  assert.deepEqual(await ann.next(), { type: "subscribed", chat_id: "uuid" });
+  await sees(ann, { type: "subscribed", chat_id: "uuid" });
   const message = { id: "uuid", content: "Hello!", sender_id: "uuid", created_at: "2026-01-15T10:30:00Z" };
   await publish("chat.uuid", "message.sent", { data: message });
   await sees(ann, { type: "message.new", chat_id: "uuid", data: message });
@@ -174,13 +175,13 @@ test("seed 004: the backend sends to a room and to all", async (context) => {
   const ann = await inTheOpen(context, "ann", "room-b");
   const bob = await inTheOpen(context, "bob", "room-c");
   const joined = { event: "user_joined", user_id: "user-456" };
-  await publish("room.room-b", "room_event", { room_id: "room-b", payload: joined });
-  await sees(ann, { type: "room_event", room_id: "room-b", payload: joined });
-  await publish("room.room-b", "participant_joined", { payload: { participant_id: "p", participant_name: "Ann" } });
+  await publish("room.room-b", "room_event", { room_id: "room-b", payload: joined }, "open.");
+  await sees(ann, { type: "room_event", room_id: "room-b", payload: joined }, "open.");
+  await publish("room.room-b", "participant_joined", { payload: { participant_id: "p", participant_name: "Ann" } }, "open.");
   await sees(ann, { type: "participant_joined", room_id: "room-b" });
-  await publish("room.room-b", "document_updated", { payload: { content: "# Title", updated_by: "user-456" } });
+  await publish("room.room-b", "document_updated", { payload: { content: "# Title", updated_by: "user-456" } }, "open.");
   await sees(ann, { type: "document_updated", room_id: "room-b" });
   const maintenance = { message: "Server maintenance in 5 minutes" };
-  await publish("all.all", "global_event", { payload: maintenance });
+  await publish("all.all", "global_event", { payload: maintenance }, "open.");
   for (const client of [ann, bob]) await sees(client, { type: "global_event", payload: maintenance });
 });
