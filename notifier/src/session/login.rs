@@ -6,10 +6,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::seen::Seen;
 use crate::access::Grant;
 use crate::auth::Identity;
 use crate::protocol::Place;
-use crate::store::Position;
 use crate::streams::Cursor;
 
 /// The user, what the token allows, and where the connection is.
@@ -29,45 +29,6 @@ pub(super) struct Login {
     pub(super) ahead: Cursor,
     /// How far it is in its user's stream, once that is known.
     pub(super) seen: Option<Seen>,
-}
-
-/// How far a client is in its user's stream.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Seen {
-    /// What was written up to here.
-    pub(super) written: Position,
-    /// The same when the last ping went out.
-    pinged: u64,
-    /// What is sure to have arrived: the client has answered a ping that went out later.
-    proven: u64,
-}
-
-impl Seen {
-    pub(super) fn new(written: Position, proven: u64) -> Self {
-        Self {
-            written,
-            pinged: proven,
-            proven,
-        }
-    }
-
-    /// A ping goes out after everything else.
-    pub(super) fn ping(&mut self) {
-        self.pinged = self.written.seq;
-    }
-
-    /// The client has answered.
-    pub(super) fn pong(&mut self) {
-        self.proven = self.pinged;
-    }
-
-    /// What is sure to have arrived.
-    pub(super) fn proven(&self) -> Position {
-        Position {
-            seq: self.proven,
-            ..self.written
-        }
-    }
 }
 
 impl Login {

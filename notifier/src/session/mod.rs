@@ -9,6 +9,7 @@ mod login;
 mod pending;
 mod recovery;
 mod rooms;
+mod seen;
 mod socket;
 
 use std::collections::VecDeque;

@@ -1,0 +1,134 @@
+//! What has been written of the streams, and what is sure to have arrived.
+
+use std::collections::VecDeque;
+
+use super::Session;
+use super::login::Login;
+use crate::gateway::Gateway;
+use crate::protocol::{Frame, Place};
+use crate::store::{Position, StreamName};
+
+/// How far a client is in its user's stream.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    /// What was written up to here.
+    pub(super) written: Position,
+    /// The same when the last ping went out.
+    pinged: u64,
+    /// What is sure to have arrived: the client has answered a ping that went out later.
+    proven: u64,
+}
+
+impl Seen {
+    pub(super) fn new(written: Position, proven: u64) -> Self {
+        Self {
+            written,
+            pinged: proven,
+            proven,
+        }
+    }
+
+    /// A ping goes out after everything else.
+    pub(super) fn ping(&mut self) {
+        self.pinged = self.written.seq;
+    }
+
+    /// The client has answered.
+    pub(super) fn pong(&mut self) {
+        self.proven = self.pinged;
+    }
+
+    /// What is sure to have arrived.
+    pub(super) fn proven(&self) -> Position {
+        Position {
+            seq: self.proven,
+            ..self.written
+        }
+    }
+}
+
+impl Session {
+    /// The connection is in these streams no more.
+    pub(super) fn leave_streams(&self, login: &Login, was_last: bool, arrived: bool) {
+        let Some(streams) = &self.gateway.streams else {
+            return;
+        };
+        let own = StreamName::user(&login.user);
+        let all = StreamName::all();
+        streams.followed(&own).unfollow(&own);
+        streams.followed(&all).unfollow(&all);
+        for place in &login.places {
+            let name = StreamName::place(place);
+            streams.followed(&name).unfollow(&name);
+        }
+        if let Some(seen) = login.seen.as_ref().filter(|_| was_last) {
+            let position = if arrived { seen.written } else { seen.proven() };
+            streams.leaving.move_cursor(own, position);
+        }
+    }
+
+    /// The connection has left a room or chat.
+    pub(super) fn leave_stream(gateway: &Gateway, login: &mut Login, place: &Place) {
+        if let Some(streams) = &gateway.streams {
+            let name = StreamName::place(place);
+            streams.followed(&name).unfollow(&name);
+            login.at.remove(&name);
+            login.ahead.remove(&name);
+        }
+    }
+
+    /// The client has come from an instance that was further on.
+    pub(super) fn leave_out_what_was_seen(&mut self, frames: &mut VecDeque<Frame>) {
+        let Some(login) = self.login.as_mut().filter(|login| !login.ahead.is_empty()) else {
+            return;
+        };
+        frames.retain(|frame| {
+            let Some((name, position)) = frame.at.as_deref() else {
+                return true;
+            };
+            let Some(seen) = login.ahead.get(name) else {
+                return true;
+            };
+            let is_seen = seen.epoch == position.epoch && position.seq <= seen.seq;
+            if !is_seen {
+                login.ahead.remove(name);
+            }
+            !is_seen
+        });
+    }
+
+    /// How far the user's own stream is among what is written now.
+    pub(super) fn last_of_own(&self, frames: &VecDeque<Frame>) -> Option<Position> {
+        self.login.as_ref()?.seen?;
+        let own = |frame: &Frame| {
+            let (name, position) = frame.at.as_deref()?;
+            name.owner().is_some().then_some(*position)
+        };
+        frames.iter().rev().find_map(own)
+    }
+
+    pub(super) fn wrote(&mut self, position: Option<Position>) {
+        let seen = self.login.as_mut().and_then(|login| login.seen.as_mut());
+        if let (Some(seen), Some(position)) = (seen, position)
+            && (position.epoch != seen.written.epoch || position.seq > seen.written.seq)
+        {
+            seen.written = position;
+        }
+    }
+
+    /// A ping goes out. What waits is written after it.
+    pub(super) fn ping(&mut self) {
+        if !self.lead.is_empty() {
+            return;
+        }
+        if let Some(seen) = self.login.as_mut().and_then(|login| login.seen.as_mut()) {
+            seen.ping();
+        }
+    }
+
+    pub(super) fn pong(&mut self) {
+        if let Some(seen) = self.login.as_mut().and_then(|login| login.seen.as_mut()) {
+            seen.pong();
+        }
+    }
+}
