@@ -5,6 +5,7 @@ mod jobs;
 mod mistakes;
 mod query_tokens;
 mod secrets;
+mod store;
 
 use std::path::PathBuf;
 use std::process::Stdio;

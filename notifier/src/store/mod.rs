@@ -160,7 +160,7 @@ pub enum StoreError {
         source: rusqlite::Error,
     },
     /// The file cannot be made.
-    #[error("the store at {} cannot be made", path.display())]
+    #[error("the store at {} cannot be made (store.path says where it is)", path.display())]
     Create {
         /// Where.
         path: PathBuf,
