@@ -261,6 +261,20 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Tasks of a user.
     fn tasks(&self, user_id: String, query: TaskQuery) -> Answer<'_, Vec<TaskRecord>>;
 
+    /// Where streams stand, and tasks of a user: what each connection begins with. In one step where
+    /// that is cheaper.
+    fn open(
+        &self,
+        streams: Vec<StreamName>,
+        user_id: String,
+        query: TaskQuery,
+    ) -> Answer<'_, (Vec<Head>, Vec<TaskRecord>)> {
+        Box::pin(async move {
+            let heads = self.heads(streams).await?;
+            Ok((heads, self.tasks(user_id, query).await?))
+        })
+    }
+
     /// Removes some of what is older than the retention allows.
     fn sweep(&self, now: Timestamp) -> Answer<'_, Swept>;
 }

@@ -64,7 +64,13 @@ pub(crate) async fn open(
     let own_since = told(&own_name).unwrap_or(Since::LastLeft);
     let all_since = told(&all_name).unwrap_or(Since::Unknown);
     let names = vec![own_name.clone(), all_name.clone()];
-    let heads = within(streams.store.heads(names)).await?;
+    let query = TaskQuery {
+        ended: None,
+        before: None,
+        limit: MAX_TASKS,
+    };
+    let opening = streams.store.open(names, user.to_owned(), query);
+    let (heads, tasks) = within(opening).await?;
     let [own_head, all_head] = *heads.as_slice() else {
         return Err(StoreError::Closed);
     };
@@ -72,12 +78,6 @@ pub(crate) async fn open(
         join_at(gateway, streams, own_name, own, own_since, own_head).await?,
         join_at(gateway, streams, all_name, all, all_since, all_head).await?,
     ];
-    let query = TaskQuery {
-        ended: None,
-        before: None,
-        limit: MAX_TASKS,
-    };
-    let tasks = within(streams.store.tasks(user.to_owned(), query)).await?;
     Ok(Opened {
         streams: joined,
         unread: own_head.unread,

@@ -129,6 +129,22 @@ impl Store for Sqlite {
         Box::pin(self.reads.run(work))
     }
 
+    fn open(
+        &self,
+        streams: Vec<StreamName>,
+        user_id: String,
+        query: TaskQuery,
+    ) -> Answer<'_, (Vec<Head>, Vec<TaskRecord>)> {
+        let epoch = self.epoch;
+        let work = move |connection: &mut Connection| {
+            let look = connection.transaction()?;
+            let heads = streams.iter().map(|name| head(&look, name, epoch));
+            let heads = heads.collect::<rusqlite::Result<_>>()?;
+            Ok((heads, tasks::list(&look, &user_id, &query)?))
+        };
+        Box::pin(self.reads.run(work))
+    }
+
     fn sweep(&self, now: Timestamp) -> Answer<'_, Swept> {
         let age = jiff::SignedDuration::try_from(self.retention.age).unwrap_or_default();
         let oldest = now
