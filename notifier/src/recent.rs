@@ -1,7 +1,8 @@
-//! What was handed back and shown lately, so that a task's end that was told twice is seen once.
+//! Where nothing is kept: which stored events were shown lately, so that a task's end that was told twice
+//! is seen once. With a store, numbers say that.
 //!
 //! A worker can be lost between telling an end and knowing that it did. The next one then tells it
-//! again, with the same event id. So can a notifier between handing it back and knowing that.
+//! again, with the same event id. So can a notifier between telling a bundle and knowing that.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};

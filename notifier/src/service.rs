@@ -278,7 +278,7 @@ fn start_queues(
         subscriptions.push(Subscription::new(source, prefetch, deliveries));
         receiver
     };
-    // Before the inbox: what is handed back must find this instance listening.
+    // Before the inbox: what is told from there must find this instance listening.
     let live = subscribe(
         Source::Own {
             stem: names.notifier(&gateway.instance_word()),

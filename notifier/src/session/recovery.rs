@@ -103,7 +103,11 @@ impl Session {
             {
                 let proven = joined.missed.first().and_then(|frame| frame.at.as_deref());
                 let proven = proven.map_or(joined.from.seq, |(_, first)| first.seq - 1);
-                login.seen = Some(Seen::new(joined.from, proven));
+                // What was missed is not written yet, and may never be.
+                login.seen = Some(Seen::new(Position {
+                    seq: proven,
+                    ..joined.from
+                }));
             }
             if let Some(recovered) = joined.recovered {
                 results.push((joined.name.clone(), joined.from, recovered));

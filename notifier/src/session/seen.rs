@@ -20,11 +20,11 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    pub(super) fn new(written: Position, proven: u64) -> Self {
+    pub(super) fn new(written: Position) -> Self {
         Self {
             written,
-            pinged: proven,
-            proven,
+            pinged: written.seq,
+            proven: written.seq,
         }
     }
 
@@ -116,11 +116,8 @@ impl Session {
         }
     }
 
-    /// A ping goes out. What waits is written after it.
+    /// A ping goes out, after all that is written.
     pub(super) fn ping(&mut self) {
-        if !self.lead.is_empty() {
-            return;
-        }
         if let Some(seen) = self.login.as_mut().and_then(|login| login.seen.as_mut()) {
             seen.ping();
         }
