@@ -139,5 +139,8 @@ fn describe_streams() {
         BOARD_STATES,
         "States of tasks that have not ended: written to the store, superseded before by a newer one, or failed (tried again)"
     );
-    describe_counter!(SWEPT, "Events and tasks removed because of their age");
+    describe_counter!(
+        SWEPT,
+        "Events, tasks and delivery attempts removed because of their age"
+    );
 }

@@ -55,6 +55,8 @@ macro_rules! conforms {
             the_newest_state_of_a_task_stays
             an_end_is_not_undone
             a_users_tasks_are_his_own
+            a_document_is_changed_by_who_knows_its_version
+            the_tries_to_deliver_an_event_are_kept_in_order
         );
     };
 }
@@ -397,4 +399,47 @@ pub(super) async fn a_users_tasks_are_his_own(store: &dyn Store) {
     assert_eq!(bobs, None);
     let same_id = store.task("bob".into(), "t1".into()).await.unwrap();
     assert_eq!(same_id, Some(task("bob", "t1", 100, false)));
+}
+
+pub(super) async fn a_document_is_changed_by_who_knows_its_version(store: &dyn Store) {
+    let put = |name: &str, expected, body: &'static str| {
+        store.put_document(name.into(), expected, Bytes::from(body))
+    };
+    assert_eq!(store.document("a".into()).await.unwrap(), None);
+    assert!(!put("a", 1, "early").await.unwrap());
+    assert!(put("a", 0, "1").await.unwrap());
+    assert!(!put("a", 0, "again").await.unwrap());
+    assert!(put("a", 1, "2").await.unwrap());
+    assert!(!put("a", 1, "late").await.unwrap());
+    assert!(put("{odd} ü", 0, "").await.unwrap());
+    let found = store.document("a".into()).await.unwrap();
+    let wants = Document {
+        version: 2,
+        body: "2".into(),
+    };
+    assert_eq!(found, Some(wants));
+    let odd = store.document("{odd} ü".into()).await.unwrap();
+    assert_eq!(odd.map(|odd| odd.version), Some(1));
+    // It does not grow old.
+    let later = now() + SignedDuration::from_hours(24 * 365);
+    store.sweep(later).await.unwrap();
+    assert!(store.document("a".into()).await.unwrap().is_some());
+}
+
+pub(super) async fn the_tries_to_deliver_an_event_are_kept_in_order(store: &dyn Store) {
+    let (event, other) = (Uuid::now_v7(), Uuid::now_v7());
+    let attempt = |event_id, n: u32| AttemptRecord {
+        event_id,
+        body: n.to_string().into(),
+    };
+    let first = vec![attempt(event, 0), attempt(other, 0), attempt(event, 1)];
+    store.log_attempts(first, now()).await.unwrap();
+    store.log_attempts(Vec::new(), now()).await.unwrap();
+    assert_eq!(store.attempts(event).await.unwrap(), ["0", "1"]);
+    let more = (2..ATTEMPTS_MAX + 5).map(|n| attempt(event, n)).collect();
+    store.log_attempts(more, now()).await.unwrap();
+    let last: Vec<_> = (5..ATTEMPTS_MAX + 5).map(|n| n.to_string()).collect();
+    assert_eq!(store.attempts(event).await.unwrap(), last);
+    assert_eq!(store.attempts(other).await.unwrap(), ["0"]);
+    assert!(store.attempts(Uuid::now_v7()).await.unwrap().is_empty());
 }

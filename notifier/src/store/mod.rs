@@ -102,6 +102,9 @@ pub enum Marked {
     Ids(Vec<Uuid>),
 }
 
+/// How many tries to deliver one event are kept.
+pub const ATTEMPTS_MAX: u32 = 200;
+
 /// Where a task stands, for the board.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskRecord {
@@ -128,6 +131,24 @@ pub struct TaskQuery {
     pub limit: u32,
 }
 
+/// A small piece of state under a name: a user's preferences, the open alerts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// Grows by one with each change, from 1.
+    pub version: u64,
+    /// What it holds.
+    pub body: Bytes,
+}
+
+/// One try to reach somebody, for the log of deliveries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptRecord {
+    /// What was to be delivered: the id of the event.
+    pub event_id: Uuid,
+    /// The try and its outcome, as JSON.
+    pub body: Bytes,
+}
+
 /// How much is kept, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
@@ -144,6 +165,8 @@ pub struct Swept {
     pub events: u64,
     /// Tasks.
     pub tasks: u64,
+    /// Tries to reach somebody.
+    pub attempts: u64,
     /// There is more to remove.
     pub more: bool,
 }
@@ -274,6 +297,19 @@ pub trait Store: fmt::Debug + Send + Sync {
             Ok((heads, self.tasks(user_id, query).await?))
         })
     }
+
+    /// What is kept under a name.
+    fn document(&self, name: String) -> Answer<'_, Option<Document>>;
+
+    /// Puts something under a name, if what is there has this version (0: nothing is there); whether
+    /// it was put. A document stays until it is changed: retention is for events.
+    fn put_document(&self, name: String, expected: u64, body: Bytes) -> Answer<'_, bool>;
+
+    /// Adds to the log of deliveries.
+    fn log_attempts(&self, attempts: Vec<AttemptRecord>, now: Timestamp) -> Answer<'_, ()>;
+
+    /// The tries to deliver an event, the last [`ATTEMPTS_MAX`] of them, in their order.
+    fn attempts(&self, event_id: Uuid) -> Answer<'_, Vec<Bytes>>;
 
     /// Removes some of what is older than the retention allows.
     fn sweep(&self, now: Timestamp) -> Answer<'_, Swept>;

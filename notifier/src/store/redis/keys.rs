@@ -106,6 +106,7 @@ routines! {
     INBOX: "inbox.lua" ["meta" "events" "read" "archived"]
     MARK: "mark.lua" ["meta" "ids" "read" "archived"]
     PUT_TASKS: "put_tasks.lua" ["tasks" "ranks" "ages"]
+    PUT_DOCUMENT: "put_document.lua" ["document"]
     TASKS: "tasks.lua" ["tasks" "ranks"]
     SWEEP: "sweep.lua" ["meta" "events" "ids" "read" "archived" "tasks" "ranks" "ages"]
 }

@@ -21,12 +21,15 @@
 //! | `<prefix>instances` | sorted set | runs of instances, by their last sign of life |
 //! | `<prefix>{instance:<run>}:connections` | hash | connection id → [`Connected`] as JSON |
 //! | `…:users` | hash | user id → the ids of his connections |
+//! | `<prefix>{document:<name>}:document` | hash | version and body |
+//! | `<prefix>{event:<id>}:attempts` | list | tries to deliver the event, as JSON; expires with the age of the [`Retention`] |
 //!
 //! `<stream>` is the name, percent-encoded. A stream that has no events is forgotten when the age of
 //! the [`Retention`] has passed (a day at least); it then has another [`Epoch`].
 
 mod append;
 mod connections;
+mod documents;
 mod inbox;
 mod keys;
 mod link;
@@ -39,13 +42,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 use redis::{Cmd, FromRedisValue, Pipeline};
+use uuid::Uuid;
 
 pub use self::connections::{Connected, Connections};
 use self::keys::{HEAD, MOVE_CURSOR, Slot};
 use self::link::Link;
 use super::{
-    Answer, Entry, Epoch, Head, InboxEntry, InboxQuery, Kept, Mark, Marked, NewEvent, Position,
-    Retention, Store, StoreError, StreamName, Swept, TaskQuery, TaskRecord,
+    Answer, AttemptRecord, Document, Entry, Epoch, Head, InboxEntry, InboxQuery, Kept, Mark,
+    Marked, NewEvent, Position, Retention, Store, StoreError, StreamName, Swept, TaskQuery,
+    TaskRecord,
 };
 
 /// Events, read marks and tasks in Redis.
@@ -189,6 +194,22 @@ impl Store for Redis {
 
     fn tasks(&self, user_id: String, query: TaskQuery) -> Answer<'_, Vec<TaskRecord>> {
         Box::pin(async move { self.tasks(&user_id, &query).await })
+    }
+
+    fn document(&self, name: String) -> Answer<'_, Option<Document>> {
+        Box::pin(async move { self.document(&name).await })
+    }
+
+    fn put_document(&self, name: String, expected: u64, body: Bytes) -> Answer<'_, bool> {
+        Box::pin(async move { self.put_document(&name, expected, &body).await })
+    }
+
+    fn log_attempts(&self, attempts: Vec<AttemptRecord>, _now: Timestamp) -> Answer<'_, ()> {
+        Box::pin(async move { self.log_attempts(&attempts).await })
+    }
+
+    fn attempts(&self, event_id: Uuid) -> Answer<'_, Vec<Bytes>> {
+        Box::pin(async move { self.attempts(event_id).await })
     }
 
     fn sweep(&self, now: Timestamp) -> Answer<'_, Swept> {

@@ -53,6 +53,8 @@ impl Redis {
         Ok(Swept {
             events: cuts.iter().map(|cut| cut.0).sum(),
             tasks: cuts.iter().map(|cut| cut.1).sum(),
+            // Those expire by themselves.
+            attempts: 0,
             more: cuts.len() == STREAMS_AT_ONCE || cuts.iter().any(is_full),
         })
     }

@@ -1,6 +1,7 @@
 //! The embedded store: one file, for one notifier.
 
 mod append;
+mod documents;
 mod inbox;
 mod lane;
 mod schema;
@@ -9,14 +10,17 @@ mod upkeep;
 
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
+use uuid::Uuid;
 
 use self::lane::Lane;
 pub use self::upkeep::{backup, check, vacuum};
 use super::{
-    Answer, Entry, Epoch, Head, InboxEntry, InboxQuery, Kept, Mark, Marked, NewEvent, Position,
-    Retention, Store, StoreError, StreamName, Swept, TaskQuery, TaskRecord,
+    Answer, AttemptRecord, Document, Entry, Epoch, Head, InboxEntry, InboxQuery, Kept, Mark,
+    Marked, NewEvent, Position, Retention, Store, StoreError, StreamName, Swept, TaskQuery,
+    TaskRecord,
 };
 
 /// Events, read marks and tasks in an SQLite file.
@@ -142,6 +146,29 @@ impl Store for Sqlite {
             let heads = heads.collect::<rusqlite::Result<_>>()?;
             Ok((heads, tasks::list(&look, &user_id, &query)?))
         };
+        Box::pin(self.reads.run(work))
+    }
+
+    fn document(&self, name: String) -> Answer<'_, Option<Document>> {
+        let work = move |connection: &mut Connection| documents::get(connection, &name);
+        Box::pin(self.reads.run(work))
+    }
+
+    fn put_document(&self, name: String, expected: u64, body: Bytes) -> Answer<'_, bool> {
+        let work =
+            move |connection: &mut Connection| documents::put(connection, &name, expected, &body);
+        Box::pin(self.writes.run(work))
+    }
+
+    fn log_attempts(&self, attempts: Vec<AttemptRecord>, now: Timestamp) -> Answer<'_, ()> {
+        let work = move |connection: &mut Connection| {
+            documents::log(connection, &attempts, now.as_millisecond())
+        };
+        Box::pin(self.writes.run(work))
+    }
+
+    fn attempts(&self, event_id: Uuid) -> Answer<'_, Vec<Bytes>> {
+        let work = move |connection: &mut Connection| documents::attempts(connection, event_id);
         Box::pin(self.reads.run(work))
     }
 

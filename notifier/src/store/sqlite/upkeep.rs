@@ -17,12 +17,16 @@ pub(super) fn sweep(connection: &mut Connection, oldest: i64) -> rusqlite::Resul
     let delete = "DELETE FROM task WHERE (user_id, task_id) IN \
                   (SELECT user_id, task_id FROM task WHERE stored_at < ?1 LIMIT ?2)";
     let tasks = change.execute(delete, params![oldest, AT_ONCE])? as u64;
+    let delete = "DELETE FROM attempt WHERE id IN \
+                  (SELECT id FROM attempt ORDER BY id LIMIT ?2) AND stored_at < ?1";
+    let attempts = change.execute(delete, params![oldest, AT_ONCE])? as u64;
     change.commit()?;
     let most = u64::from(AT_ONCE);
     Ok(Swept {
         events,
         tasks,
-        more: events == most || tasks == most,
+        attempts,
+        more: events == most || tasks == most || attempts == most,
     })
 }
 
