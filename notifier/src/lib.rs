@@ -11,6 +11,7 @@
 //! - [`store`]: what is kept. `streams`: stored events, from the broker's inbox into the store and
 //!   to those who follow them, each once and in order.
 //! - `inbound`: events from RabbitMQ to the hub. [`alerts`]: failures to Mattermost.
+//! - [`public_address`]: where strangers may send us.
 //! - `admission`, `pace`, `drain`: how many connections, how often, and how they end.
 //!
 //! [`run`] is the service.
@@ -32,6 +33,7 @@ pub mod outbox;
 mod pace;
 mod presence;
 pub mod protocol;
+pub mod public_address;
 mod recent;
 mod relay;
 mod revocations;
