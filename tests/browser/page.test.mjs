@@ -30,10 +30,11 @@ test("a job started by keyboard moves, ends, and shows its result", async (conte
     await page.reload();
     await waitForConnection(page, "live");
   }
+  await page.locator("#push-switch").waitFor();
   await watchBars(page);
 
   const stops = [];
-  for (const text of [null, null, "files.checksum", JOB_ARGS, "Started by keyboard"]) {
+  for (const text of [null, null, null, "files.checksum", JOB_ARGS, "Started by keyboard"]) {
     await page.keyboard.press("Tab");
     stops.push(await page.evaluate(() => document.activeElement.id || document.activeElement.className));
     const outline = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
@@ -42,7 +43,7 @@ test("a job started by keyboard moves, ends, and shows its result", async (conte
     await page.keyboard.press("Control+A");
     await page.keyboard.type(text);
   }
-  assert.deepEqual(stops, ["skip", "sign-out", "kind", "args", "title"]);
+  assert.deepEqual(stops, ["skip", "push-switch", "sign-out", "kind", "args", "title"]);
   const { status, body } = await answerTo(page, async () => {
     await page.keyboard.press("Tab");
     await page.keyboard.press("Space");

@@ -10,7 +10,7 @@ const STYLE: &str = "text/css; charset=utf-8";
 const IMAGE: &str = "image/svg+xml";
 
 /// Path, type and content of every file.
-const FILES: [(&str, &str, &str); 15] = [
+const FILES: [(&str, &str, &str); 17] = [
     ("", HTML, include_str!("../web/index.html")),
     ("style.css", STYLE, include_str!("../web/style.css")),
     ("favicon.svg", IMAGE, include_str!("../web/favicon.svg")),
@@ -28,7 +28,10 @@ const FILES: [(&str, &str, &str); 15] = [
     ("job-form.js", SCRIPT, include_str!("../web/job-form.js")),
     ("log.js", SCRIPT, include_str!("../web/log.js")),
     ("progress.js", SCRIPT, include_str!("../web/progress.js")),
+    ("push.js", SCRIPT, include_str!("../web/push.js")),
     ("session.js", SCRIPT, include_str!("../web/session.js")),
+    // At the root, because a service worker is for what lies beside it and below.
+    ("sw.js", SCRIPT, include_str!("../web/sw.js")),
     ("tasks.js", SCRIPT, include_str!("../web/tasks.js")),
 ];
 

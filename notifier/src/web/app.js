@@ -6,8 +6,10 @@ import { CardList, taskName } from "./cards.js";
 import { Connection } from "./connection.js";
 import { Inbox } from "./inbox.js";
 import { JobForm } from "./job-form.js";
+import { ofBrowser, Push } from "./push.js";
 import {
-  adoptTokenFromAddress, currentPosition, currentToken, forgetToken, keepPosition, keepToken, tokenProblem,
+  adoptTokenFromAddress, currentPosition, currentToken, forgetToken, keepPosition, keepToken, recall, remember,
+  tokenProblem,
 } from "./session.js";
 import { hasEnded, isOver, TaskBoard } from "./tasks.js";
 
@@ -18,6 +20,8 @@ const byId = (id) => document.getElementById(id);
 const board = new TaskBoard(LIST_LIMIT);
 const cards = new CardList(byId("task-list"), { onCancel: cancel });
 const announcer = new Announcer(byId("announcer"));
+const push = new Push({ browser: ofBrowser(), memory: { recall, remember }, onChange: showPush });
+let pushIsOn = false;
 let inbox = new Inbox();
 let connection = null;
 let connectionState = { name: "idle" };
@@ -38,6 +42,7 @@ function signIn(token) {
 }
 
 function signOut() {
+  push.signedOut();
   connection?.stop();
   connection = null;
   forgetToken();
@@ -78,6 +83,7 @@ function receive(frame) {
     if (byId("user").textContent !== frame.user_id) board.clear();
     byId("user").textContent = frame.user_id;
     byId("who").hidden = false;
+    push.signedIn(frame.user_id, currentToken());
     announce(board.fill(frame.tasks ?? [], Date.now()));
     scheduleRender();
   }
@@ -154,6 +160,13 @@ function writeUnread() {
   button.hidden = isIdle;
 }
 
+function showPush({ offered, on, problem }) {
+  pushIsOn = on;
+  byId("push").hidden = !offered;
+  byId("push-problem").textContent = problem;
+  byId("push-switch").textContent = on ? "Stop notifying me" : "Notify me when I'm away";
+}
+
 function readAll() {
   const frame = inbox.readAll();
   if (frame !== null) connection?.send(frame);
@@ -220,6 +233,10 @@ byId("sign-in").addEventListener("submit", (event) => {
   signIn(byId("token").value.trim());
 });
 byId("sign-out").addEventListener("click", signOut);
+byId("push-switch").addEventListener("click", () => (pushIsOn ? push.turnOff() : push.turnOn()));
+navigator.serviceWorker?.addEventListener("message", ({ data }) => {
+  if (data?.type === "push-subscription-changed") push.renewed();
+});
 byId("read-all").addEventListener("click", readAll);
 byId("clear").addEventListener("click", clearFinished);
 byId("reconnect").addEventListener("click", () => connection?.connect());
