@@ -2,6 +2,7 @@
 
 mod revoke;
 mod store;
+mod vapid;
 
 use anyhow::Context as _;
 use bellhop_common::cli::{health_check, say};
@@ -11,6 +12,7 @@ use bellhop_common::wire::MAX_ID_BYTES;
 use bellhop_common::{http, shutdown};
 use bellhop_notifier::NotifierConfig;
 use bellhop_notifier::auth::{Draft, Verifier, mint};
+use bellhop_notifier::push::VapidKey;
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 
@@ -57,6 +59,8 @@ enum Command {
     /// Look after the file that events are kept in
     #[command(subcommand)]
     Store(store::Store),
+    /// Make a key for Web Push: writes the private one into a file, prints the public one
+    Vapid(vapid::Vapid),
     /// Exit with 0 if the notifier that runs with this configuration is ready
     Healthcheck {
         #[command(flatten)]
@@ -95,6 +99,7 @@ impl Cli {
             }
             Command::Revoke(command) => command.run().await,
             Command::Store(command) => command.run(),
+            Command::Vapid(command) => command.run(),
             Command::Healthcheck { config } => {
                 let config: NotifierConfig = Sources::of_process(&config).load()?;
                 Ok(health_check(config.http.listen).await?)
@@ -107,6 +112,9 @@ async fn run(flags: &ConfigFlags, check_config: bool) -> anyhow::Result<()> {
     let config: NotifierConfig = Sources::of_process(flags).load()?;
     if check_config {
         Verifier::new(&config.auth)?;
+        if let Some(path) = &config.push.key_file {
+            VapidKey::read(path)?;
+        }
         say(to_redacted_toml(&config).trim_end());
         return Ok(());
     }

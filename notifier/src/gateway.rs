@@ -13,6 +13,7 @@ use crate::config::NotifierConfig;
 use crate::directory::Directory;
 use crate::hub::Hub;
 use crate::presence::Presence;
+use crate::push::Pusher;
 use crate::recent::Recent;
 use crate::relay::Relays;
 use crate::revocations::Gate;
@@ -45,6 +46,8 @@ pub(crate) struct Gateway {
     pub(crate) streams: Option<Streams>,
     /// Where nothing is kept: what was shown lately.
     pub(crate) recent: Recent,
+    /// Sends to browsers; `None` without a key.
+    pub(crate) pusher: Option<Pusher>,
     /// This instance stops: connections are moved elsewhere and no more are taken.
     pub(crate) stop: CancellationToken,
     /// The last connection has ended.

@@ -11,6 +11,7 @@
 //! - [`store`]: what is kept. `streams`: stored events, from the broker's inbox into the store and
 //!   to those who follow them, each once and in order.
 //! - `inbound`: events from RabbitMQ to the hub. [`alerts`]: failures to Mattermost.
+//! - [`push`]: to the browsers of those who are away. [`public_address`]: where strangers may send us.
 //! - `admission`, `pace`, `drain`: how many connections, how often, and how they end.
 //!
 //! [`run`] is the service.
@@ -32,6 +33,8 @@ pub mod outbox;
 mod pace;
 mod presence;
 pub mod protocol;
+pub mod public_address;
+pub mod push;
 mod recent;
 mod relay;
 mod revocations;
@@ -47,7 +50,7 @@ mod testing;
 pub use access::CallbackError;
 pub use config::{
     Access, AuthConfig, AuthMode, HttpConfig, KeyConfig, MattermostConfig, NotifierConfig,
-    OpenKind, RoomsConfig, StoreConfig, StoreKind, TasksConfig, WebSocketConfig,
+    OpenKind, PushConfig, RoomsConfig, StoreConfig, StoreKind, TasksConfig, WebSocketConfig,
 };
 pub use http::{Network, NetworkError};
 #[doc(hidden)]

@@ -30,6 +30,8 @@ pub(crate) const REFUSED_HANDSHAKES: &str = "bellhop_notifier_refused_handshakes
 pub(crate) const PUBLISHED: &str = "bellhop_notifier_published_events_total";
 /// By `outcome`.
 pub(crate) const ALERTS: &str = "bellhop_notifier_alerts_total";
+/// By `outcome`.
+pub(crate) const PUSHES: &str = "bellhop_notifier_pushes_total";
 
 /// By `outcome`.
 pub(crate) const KEPT: &str = "bellhop_notifier_kept_events_total";
@@ -106,6 +108,10 @@ pub(crate) fn describe() {
     describe_counter!(
         ALERTS,
         "Posts to Mattermost: posted, delayed (will be tried again) or refused"
+    );
+    describe_counter!(
+        PUSHES,
+        "Messages to push services: taken, or what was wrong"
     );
 }
 

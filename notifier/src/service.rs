@@ -24,7 +24,9 @@ use crate::admission::Admission;
 use crate::alerts::mattermost::{SetupError, WebhookUrlError};
 use crate::alerts::{self, Mattermost, WebhookUrl};
 use crate::auth::{Issuer, IssuerError, KeyError, Verifier};
-use crate::config::{AuthMode, MAX_INSTANCE_BYTES, MattermostConfig, NotifierConfig, StoreKind};
+use crate::config::{
+    AuthMode, MAX_INSTANCE_BYTES, MattermostConfig, NotifierConfig, PushConfig, StoreKind,
+};
 use crate::directory::Directory;
 use crate::drain::drain;
 use crate::gateway::Gateway;
@@ -33,6 +35,7 @@ use crate::hub::Hub;
 use crate::inbound;
 use crate::metric;
 use crate::presence::{self, Presence};
+use crate::push::{Pusher, PusherError};
 use crate::recent::Recent;
 use crate::relay::{self, Relays};
 use crate::revocations::{self, Gate};
@@ -76,6 +79,9 @@ pub enum RunError {
     /// The HTTP client.
     #[error(transparent)]
     Mattermost(#[from] SetupError),
+    /// Web Push.
+    #[error(transparent)]
+    Push(#[from] PusherError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -123,10 +129,10 @@ pub async fn run(
         presence: Presence::new(hears.clone()),
         relays,
         streams,
+        pusher: pusher(&config.push)?,
     };
-    let issuer = parts.verifier.issuer();
-    let issuer = issuer.map(|issuer| Ok::<_, IssuerError>((issuer, Issuer::client()?)));
-    let issuer = issuer.transpose()?;
+    let with_client = |issuer| Ok::<_, IssuerError>((issuer, Issuer::client()?));
+    let issuer = parts.verifier.issuer().map(with_client).transpose()?;
     let component = health.component("amqp.publisher");
     let (publisher, publisher_task) =
         Publisher::start(&config.amqp, "notifier", topology.clone(), component);
@@ -200,6 +206,7 @@ struct Parts {
     presence: Presence,
     relays: Relays,
     streams: Option<Streams>,
+    pusher: Option<Pusher>,
 }
 
 impl Parts {
@@ -228,6 +235,7 @@ impl Parts {
                     .and_then(|streams| streams.redis.clone()),
             ),
             streams: self.streams,
+            pusher: self.pusher,
             recent: Recent::default(),
             stop,
             closed: CancellationToken::new(),
@@ -255,6 +263,11 @@ fn mattermost(config: &MattermostConfig) -> Result<Option<Mattermost>, RunError>
     };
     let webhook: WebhookUrl = url.expose().parse()?;
     Ok(Some(Mattermost::new(webhook, POST_TIMEOUT)?))
+}
+
+fn pusher(config: &PushConfig) -> Result<Option<Pusher>, PusherError> {
+    let has_key = config.key_file.is_some();
+    has_key.then(|| Pusher::new(config)).transpose()
 }
 
 fn host_name() -> String {

@@ -6,6 +6,7 @@ mod mistakes;
 mod query_tokens;
 mod secrets;
 mod store;
+mod vapid;
 
 use std::path::PathBuf;
 use std::process::Stdio;

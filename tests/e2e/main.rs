@@ -41,6 +41,7 @@ mod progress;
 mod public_keys;
 mod publish;
 mod publisher;
+mod push;
 mod redelivery;
 mod retries;
 mod revocations;

@@ -26,6 +26,7 @@ pub mod keys;
 #[path = "mattermost/mod.rs"]
 pub mod mattermost;
 pub mod program;
+pub mod push;
 pub mod rabbit;
 pub mod random;
 pub mod redis;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::auth::jwks_url;
 pub use self::auth::{AuthConfig, AuthMode, KeyConfig};
+pub use self::push::PushConfig;
 pub use self::rooms::{Access, RoomsConfig};
 pub use self::store::{StoreConfig, StoreKind};
 pub use self::websocket::WebSocketConfig;
@@ -17,6 +18,7 @@ use crate::alerts::WebhookUrl;
 use crate::http::Network;
 
 mod auth;
+mod push;
 mod rooms;
 mod store;
 mod websocket;
@@ -51,6 +53,8 @@ pub struct NotifierConfig {
     pub tasks: TasksConfig,
     /// Team alerts. Without a webhook there are none.
     pub mattermost: MattermostConfig,
+    /// Web Push. Without a key there is none.
+    pub push: PushConfig,
 }
 
 /// `[http]`: the listener.
@@ -125,6 +129,7 @@ impl ServiceConfig for NotifierConfig {
         problems.extend(self.websocket.problems());
         problems.extend(self.rooms.problems());
         problems.extend(self.store.problems());
+        problems.extend(self.push.problems());
         if self.rooms.callback_timeout >= self.websocket.pong_wait {
             problems.push(format!(
                 "rooms.callback_timeout ({}) must be shorter than websocket.pong_wait ({})",

@@ -14,6 +14,7 @@ mod inbox;
 mod kept;
 mod page;
 mod presence;
+mod push;
 mod revocations;
 mod sse;
 mod tasks;
@@ -47,6 +48,7 @@ pub(crate) fn routes(
     let dead = dead::routes(Arc::clone(&gateway));
     let revocations = revocations::route(Arc::clone(&gateway));
     let inbox = inbox::routes(Arc::clone(&gateway));
+    let push = push::routes(Arc::clone(&gateway));
     let tasks = tasks::route(Arc::clone(&gateway))
         .or(tasks::cancel_route(Arc::clone(&gateway)))
         .or(board::routes(Arc::clone(&gateway)));
@@ -54,6 +56,7 @@ pub(crate) fn routes(
         .or(streams)
         .or(tasks)
         .or(inbox)
+        .or(push)
         .or(events)
         .or(presence)
         .or(connections)
@@ -62,6 +65,7 @@ pub(crate) fn routes(
     // The gate last, because it holds up whatever comes to it.
     status_routes(health, metrics)
         .or(page::routes())
+        .or(push::key_route(Arc::clone(&gateway)))
         .or(gate(gateway).and(with_token))
         .recover(error::answer)
 }

@@ -29,14 +29,14 @@ pub(super) fn has_no_secret(text: &str) {
 }
 
 /// A program that runs with everything logged, and its log.
-struct Logged {
+pub(super) struct Logged {
     child: Child,
     lines: Lines<BufReader<ChildStderr>>,
     log: String,
 }
 
 impl Logged {
-    fn start(name: &str, stack: &Stack, level: &str, settings: &[String]) -> Self {
+    pub(super) fn start(name: &str, stack: &Stack, level: &str, settings: &[String]) -> Self {
         let mut command = command(name, stack);
         command
             .args(["run", "--set", "http.listen=127.0.0.1:0"])
@@ -52,7 +52,7 @@ impl Logged {
     }
 
     /// Reads the log up to a line with a text.
-    async fn until(&mut self, wants: &str) {
+    pub(super) async fn until(&mut self, wants: &str) {
         let reading = async {
             while let Some(line) = self.lines.next_line().await.unwrap() {
                 self.log.push_str(&line);
@@ -68,7 +68,7 @@ impl Logged {
     }
 
     /// Asks it to end; answers with the whole log.
-    async fn ended(mut self) -> String {
+    pub(super) async fn ended(mut self) -> String {
         let pid = i32::try_from(self.child.id().unwrap()).unwrap();
         kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
         let mut rest = String::new();
