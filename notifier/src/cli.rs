@@ -1,5 +1,6 @@
 //! The commands.
 
+mod mail;
 mod revoke;
 mod store;
 
@@ -11,6 +12,7 @@ use bellhop_common::wire::MAX_ID_BYTES;
 use bellhop_common::{http, shutdown};
 use bellhop_notifier::NotifierConfig;
 use bellhop_notifier::auth::{Draft, Verifier, mint};
+use bellhop_notifier::mail::Mailer;
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 
@@ -57,6 +59,9 @@ enum Command {
     /// Look after the file that events are kept in
     #[command(subcommand)]
     Store(store::Store),
+    /// See whether mails go out
+    #[command(subcommand)]
+    Mail(mail::Mail),
     /// Exit with 0 if the notifier that runs with this configuration is ready
     Healthcheck {
         #[command(flatten)]
@@ -95,6 +100,7 @@ impl Cli {
             }
             Command::Revoke(command) => command.run().await,
             Command::Store(command) => command.run(),
+            Command::Mail(command) => command.run().await,
             Command::Healthcheck { config } => {
                 let config: NotifierConfig = Sources::of_process(&config).load()?;
                 Ok(health_check(config.http.listen).await?)
@@ -107,6 +113,9 @@ async fn run(flags: &ConfigFlags, check_config: bool) -> anyhow::Result<()> {
     let config: NotifierConfig = Sources::of_process(flags).load()?;
     if check_config {
         Verifier::new(&config.auth)?;
+        if config.mail.smtp.is_some() {
+            Mailer::new(&config.mail)?;
+        }
         say(to_redacted_toml(&config).trim_end());
         return Ok(());
     }

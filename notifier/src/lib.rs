@@ -10,7 +10,8 @@
 //! - `revocations`: tokens that are good no more, from RabbitMQ to those who check.
 //! - [`store`]: what is kept. `streams`: stored events, from the broker's inbox into the store and
 //!   to those who follow them, each once and in order.
-//! - `inbound`: events from RabbitMQ to the hub. [`alerts`]: failures to Mattermost.
+//! - `inbound`: events from RabbitMQ to the hub. [`alerts`]: failures to Mattermost. [`mail`]: mails to
+//!   people who are away.
 //! - `admission`, `pace`, `drain`: how many connections, how often, and how they end.
 //!
 //! [`run`] is the service.
@@ -27,6 +28,7 @@ mod heartbeat;
 mod http;
 pub mod hub;
 mod inbound;
+pub mod mail;
 mod metric;
 pub mod outbox;
 mod pace;
@@ -46,8 +48,8 @@ mod testing;
 
 pub use access::CallbackError;
 pub use config::{
-    Access, AuthConfig, AuthMode, HttpConfig, KeyConfig, MattermostConfig, NotifierConfig,
-    OpenKind, RoomsConfig, StoreConfig, StoreKind, TasksConfig, WebSocketConfig,
+    Access, AuthConfig, AuthMode, HttpConfig, KeyConfig, MailConfig, MailTls, MattermostConfig,
+    NotifierConfig, OpenKind, RoomsConfig, StoreConfig, StoreKind, TasksConfig, WebSocketConfig,
 };
 pub use http::{Network, NetworkError};
 #[doc(hidden)]

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::auth::jwks_url;
 pub use self::auth::{AuthConfig, AuthMode, KeyConfig};
+pub(crate) use self::mail::{Encryption, SmtpServer};
+pub use self::mail::{MailConfig, MailTls};
 pub use self::rooms::{Access, RoomsConfig};
 pub use self::store::{StoreConfig, StoreKind};
 pub use self::websocket::WebSocketConfig;
@@ -17,6 +19,7 @@ use crate::alerts::WebhookUrl;
 use crate::http::Network;
 
 mod auth;
+mod mail;
 mod rooms;
 mod store;
 mod websocket;
@@ -51,6 +54,8 @@ pub struct NotifierConfig {
     pub tasks: TasksConfig,
     /// Team alerts. Without a webhook there are none.
     pub mattermost: MattermostConfig,
+    /// Mails to people who are away. Without a server there are none.
+    pub mail: MailConfig,
 }
 
 /// `[http]`: the listener.
@@ -125,6 +130,7 @@ impl ServiceConfig for NotifierConfig {
         problems.extend(self.websocket.problems());
         problems.extend(self.rooms.problems());
         problems.extend(self.store.problems());
+        problems.extend(self.mail.problems());
         if self.rooms.callback_timeout >= self.websocket.pong_wait {
             problems.push(format!(
                 "rooms.callback_timeout ({}) must be shorter than websocket.pong_wait ({})",
