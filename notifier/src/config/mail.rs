@@ -140,8 +140,12 @@ impl MailConfig {
             problems.push("mail.password and mail.password_file are both set: keep one".into());
         }
         for (name, mailbox) in [("from", &self.from), ("reply_to", &self.reply_to)] {
+            let is_good = |text: &String| {
+                let mailbox = text.parse::<Mailbox>();
+                mailbox.is_ok_and(|mailbox| mailbox.email.to_string().is_ascii())
+            };
             if let Some(text) = mailbox
-                && text.parse::<Mailbox>().is_err()
+                && !is_good(text)
             {
                 problems.push(format!(
                     "mail.{name}: {text:?} is no mail address, write noreply@example.org or \
@@ -256,6 +260,7 @@ mod tests {
             ("smtp = \"smtp://h\"\ntls = \"none\"", "contradicts"),
             ("password = \"a\"\npassword_file = \"b\"", "keep one"),
             ("reply_to = \"nobody\"", "mail.reply_to"),
+            ("reply_to = \"ä@example.org\"", "mail.reply_to"),
             ("domain = \"a b\"", "mail.domain"),
             ("domain = \"a>\"", "mail.domain"),
             ("connections = 0", "mail.connections (0)"),

@@ -117,8 +117,11 @@ impl Mailer {
         let texts = texts.map_err(|error| unsendable(error.to_string()))?;
         let message = compose::message(&self.sender, &to, mail, texts, Timestamp::now());
         let message = message.map_err(|error| unsendable(error.to_string()))?;
+        let message = message.formatted();
+        let message =
+            std::str::from_utf8(&message).map_err(|error| unsendable(error.to_string()))?;
         self.relay
-            .submit(&self.sender.from.email, &to, &message.formatted())
+            .submit(&self.sender.from.email, &to, message)
             .await
     }
 

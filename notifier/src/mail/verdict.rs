@@ -93,6 +93,7 @@ impl Failure {
             },
             // lettre's word for a server that offers no login that we know.
             None if error.is_client() => What::Lacking(text),
+            None if error.is_response() => What::Broken(format!("no whole answer ({text})")),
             None => What::Broken(text),
         };
         Self { step, what }
