@@ -1,5 +1,6 @@
 //! The commands.
 
+mod mail;
 mod revoke;
 mod store;
 mod vapid;
@@ -12,6 +13,7 @@ use bellhop_common::wire::MAX_ID_BYTES;
 use bellhop_common::{http, shutdown};
 use bellhop_notifier::NotifierConfig;
 use bellhop_notifier::auth::{Draft, Verifier, mint};
+use bellhop_notifier::mail::Mailer;
 use bellhop_notifier::push::VapidKey;
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
@@ -61,6 +63,9 @@ enum Command {
     Store(store::Store),
     /// Make a key for Web Push: writes the private one into a file, prints the public one
     Vapid(vapid::Vapid),
+    /// See whether mails go out
+    #[command(subcommand)]
+    Mail(mail::Mail),
     /// Exit with 0 if the notifier that runs with this configuration is ready
     Healthcheck {
         #[command(flatten)]
@@ -100,6 +105,7 @@ impl Cli {
             Command::Revoke(command) => command.run().await,
             Command::Store(command) => command.run(),
             Command::Vapid(command) => command.run(),
+            Command::Mail(command) => command.run().await,
             Command::Healthcheck { config } => {
                 let config: NotifierConfig = Sources::of_process(&config).load()?;
                 Ok(health_check(config.http.listen).await?)
@@ -114,6 +120,9 @@ async fn run(flags: &ConfigFlags, check_config: bool) -> anyhow::Result<()> {
         Verifier::new(&config.auth)?;
         if let Some(path) = &config.push.key_file {
             VapidKey::read(path)?;
+        }
+        if config.mail.smtp.is_some() {
+            Mailer::new(&config.mail)?;
         }
         say(to_redacted_toml(&config).trim_end());
         return Ok(());

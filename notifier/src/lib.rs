@@ -12,6 +12,7 @@
 //!   to those who follow them, each once and in order.
 //! - `inbound`: events from RabbitMQ to the hub. [`alerts`]: failures to Mattermost.
 //! - [`push`]: to the browsers of those who are away. [`public_address`]: where strangers may send us.
+//!   [`mail`]: mails to them.
 //! - `admission`, `pace`, `drain`: how many connections, how often, and how they end.
 //!
 //! [`run`] is the service.
@@ -28,6 +29,7 @@ mod heartbeat;
 mod http;
 pub mod hub;
 mod inbound;
+pub mod mail;
 mod metric;
 pub mod outbox;
 mod pace;
@@ -49,8 +51,9 @@ mod testing;
 
 pub use access::CallbackError;
 pub use config::{
-    Access, AuthConfig, AuthMode, HttpConfig, KeyConfig, MattermostConfig, NotifierConfig,
-    OpenKind, PushConfig, RoomsConfig, StoreConfig, StoreKind, TasksConfig, WebSocketConfig,
+    Access, AuthConfig, AuthMode, HttpConfig, KeyConfig, MailConfig, MailTls, MattermostConfig,
+    NotifierConfig, OpenKind, PushConfig, RoomsConfig, StoreConfig, StoreKind, TasksConfig,
+    WebSocketConfig,
 };
 pub use http::{Network, NetworkError};
 #[doc(hidden)]

@@ -1,9 +1,11 @@
 //! The body of an event.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 
 use jiff::Timestamp;
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 use thiserror::Error;
@@ -88,30 +90,53 @@ impl Serialize for Event {
 // By hand, because `#[serde(flatten)]` goes through serde's own buffer, which cannot hold raw JSON.
 impl<'de> Deserialize<'de> for Event {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut fields = BTreeMap::<String, Box<RawValue>>::deserialize(deserializer)?;
-        let mut take = |name: &'static str| {
-            fields
-                .remove(name)
-                .ok_or_else(|| D::Error::missing_field(name))
-        };
-        let (kind, id, time) = (take("type")?, take("id")?, take("time")?);
-        let data = fields.remove("data");
-        Ok(Self {
-            kind: field::<_, D>("type", &kind)?,
-            id: field::<_, D>("id", &id)?,
-            time: field::<_, D>("time", &time)?,
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+struct Fields;
+
+/// A field's name, which is only copied where it has escapes in it.
+#[derive(serde::Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> Visitor<'de> for Fields {
+    type Value = Event;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Event, A::Error> {
+        let (mut kind, mut id, mut time, mut data) = (None, None, None, None);
+        let mut extra = BTreeMap::new();
+        // As in any JSON reader, the last of two fields with one name counts.
+        while let Some(Name(name)) = fields.next_key()? {
+            match &*name {
+                "type" => kind = Some(field(&name, &mut fields)?),
+                "id" => id = Some(field(&name, &mut fields)?),
+                "time" => time = Some(field(&name, &mut fields)?),
+                "data" => data = Some(fields.next_value()?),
+                _ => drop(extra.insert(name.into_owned(), fields.next_value()?)),
+            }
+        }
+        let missing = A::Error::missing_field;
+        Ok(Event {
+            kind: kind.ok_or_else(|| missing("type"))?,
+            id: id.ok_or_else(|| missing("id"))?,
+            time: time.ok_or_else(|| missing("time"))?,
             data,
-            extra: fields,
+            extra,
         })
     }
 }
 
-fn field<'de, T: DeserializeOwned, D: Deserializer<'de>>(
+fn field<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
     name: &str,
-    raw: &RawValue,
-) -> Result<T, D::Error> {
-    serde_json::from_str(raw.get())
-        .map_err(|error| D::Error::custom(format_args!("field `{name}`: {error}")))
+    fields: &mut A,
+) -> Result<T, A::Error> {
+    let value = fields.next_value();
+    value.map_err(|error| A::Error::custom(format_args!("field `{name}`: {error}")))
 }
 
 #[cfg(test)]
@@ -131,9 +156,27 @@ mod tests {
     }
 
     #[test]
+    fn names_with_escapes_and_fields_that_come_twice_are_read_as_anywhere() {
+        let body = r#"{"ty\u0070e":"a","type":"b","id":"0197f0a0-0000-7000-8000-000000000001","time":"2026-01-15T10:30:00Z","data":1,"data":2,"x":1,"x":[2]}"#;
+        let event = Event::parse(body.as_bytes()).unwrap();
+        assert_eq!(event.kind, "b");
+        assert_eq!(event.data.unwrap().get(), "2");
+        assert_eq!(event.extra["x"].get(), "[2]");
+        let null = body.replace(r#""data":2"#, r#""data":null"#);
+        let event = Event::parse(null.as_bytes()).unwrap();
+        assert_eq!(event.data.unwrap().get(), "null", "said is not left out");
+    }
+
+    #[test]
     fn a_missing_or_wrong_field_is_named() {
         for (body, wants) in [
-            (r#"{"id":1,"time":"","data":1}"#, "`type`"),
+            (
+                r#"{"id":"0197f0a0-0000-7000-8000-000000000001","time":"2026-01-15T10:30:00Z"}"#,
+                "`type`",
+            ),
+            (r#"{"type":1}"#, "`type`"),
+            (r#"{"type":"a","id":1}"#, "`id`"),
+            (r#"{"type":"a","time":"soon"}"#, "`time`"),
             (
                 r#"{"type":"a","id":"nope","time":"2026-01-15T10:30:00Z","data":1}"#,
                 "`id`",

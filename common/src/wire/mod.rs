@@ -9,6 +9,7 @@ pub mod header;
 mod job;
 mod log;
 mod order;
+mod pattern;
 mod progress;
 mod report;
 mod revocation;
@@ -23,6 +24,7 @@ pub use job::{
 };
 pub use log::{LogLine, TASK_LOG, TaskLog};
 pub use order::Order;
+pub use pattern::{PatternError, TopicPattern};
 pub use progress::{Progress, Step};
 pub use report::{ASK_STATUS, MAX_REPORTED, QueueReport, RunningTask, WorkerReport};
 pub use revocation::{

@@ -158,7 +158,7 @@ fn compose(gateway: &Gateway, status: &TaskStatus) -> Post {
 }
 
 /// A task's id may be any text; in an address only RFC 3986's unreserved characters are safe.
-fn percent_encode(text: &str) -> String {
+pub(crate) fn percent_encode(text: &str) -> String {
     let encode = |byte: u8| {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             char::from(byte).to_string()

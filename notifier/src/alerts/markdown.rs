@@ -140,7 +140,7 @@ fn ends_like_www(word: &str) -> bool {
 }
 
 /// The visible characters with every run of white space as one space, cut to `max_chars`.
-fn one_line(text: &str, max_chars: usize) -> String {
+pub(crate) fn one_line(text: &str, max_chars: usize) -> String {
     let mut out = String::new();
     let mut kept = 0_usize;
     let mut gap = false;
@@ -163,7 +163,7 @@ fn one_line(text: &str, max_chars: usize) -> String {
 }
 
 /// A text of more than `max_chars` characters loses its end to a `…`.
-fn shorten(mut text: String, max_chars: usize) -> String {
+pub(crate) fn shorten(mut text: String, max_chars: usize) -> String {
     if text.chars().nth(max_chars).is_some()
         && let Some((end, _)) = text.char_indices().nth(max_chars.saturating_sub(1))
     {
@@ -176,7 +176,7 @@ fn shorten(mut text: String, max_chars: usize) -> String {
 /// The characters that show, line breaks of every kind as `\n`, without terminal colours.
 ///
 /// U+2424 is a line break too: the web client turns it into one before parsing.
-fn visible(text: &str) -> impl Iterator<Item = char> {
+pub(crate) fn visible(text: &str) -> impl Iterator<Item = char> {
     let mut chars = text.chars().peekable();
     std::iter::from_fn(move || {
         loop {

@@ -5,7 +5,7 @@ pub mod markdown;
 pub mod mattermost;
 pub mod post;
 
-pub(crate) use dispatch::{PATTERN, dispatch};
+pub(crate) use dispatch::{PATTERN, dispatch, percent_encode};
 pub use mattermost::{Mattermost, PostError, WebhookUrl, retry_pause};
 pub use post::{FailedTask, Post};
 

@@ -143,8 +143,8 @@ impl Field {
     }
 }
 
-/// The address in its normal form, if it is one that a browser may be sent to and Mattermost takes.
-fn web_address(link: &str) -> Option<String> {
+/// The address in its normal form, if it is one that people may be sent to and Mattermost takes.
+pub(crate) fn web_address(link: &str) -> Option<String> {
     let url = reqwest::Url::parse(link).ok()?;
     let is_web = matches!(url.scheme(), "http" | "https") && url.has_host();
     // A password in the address would be shown to the whole channel.

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::auth::jwks_url;
 pub use self::auth::{AuthConfig, AuthMode, KeyConfig};
+pub(crate) use self::mail::{Encryption, SmtpServer};
+pub use self::mail::{MailConfig, MailTls};
 pub use self::push::PushConfig;
 pub use self::rooms::{Access, RoomsConfig};
 pub use self::store::{StoreConfig, StoreKind};
@@ -18,6 +20,7 @@ use crate::alerts::WebhookUrl;
 use crate::http::Network;
 
 mod auth;
+mod mail;
 mod push;
 mod rooms;
 mod store;
@@ -55,6 +58,8 @@ pub struct NotifierConfig {
     pub mattermost: MattermostConfig,
     /// Web Push. Without a key there is none.
     pub push: PushConfig,
+    /// Mails to people who are away. Without a server there are none.
+    pub mail: MailConfig,
 }
 
 /// `[http]`: the listener.
@@ -130,6 +135,7 @@ impl ServiceConfig for NotifierConfig {
         problems.extend(self.rooms.problems());
         problems.extend(self.store.problems());
         problems.extend(self.push.problems());
+        problems.extend(self.mail.problems());
         if self.rooms.callback_timeout >= self.websocket.pong_wait {
             problems.push(format!(
                 "rooms.callback_timeout ({}) must be shorter than websocket.pong_wait ({})",
