@@ -1,6 +1,7 @@
 //! The commands.
 
 mod mail;
+mod push;
 mod revoke;
 mod store;
 mod vapid;
@@ -66,6 +67,9 @@ enum Command {
     /// See whether mails go out
     #[command(subcommand)]
     Mail(mail::Mail),
+    /// See whether Web Push goes out
+    #[command(subcommand)]
+    Push(push::Push),
     /// Exit with 0 if the notifier that runs with this configuration is ready
     Healthcheck {
         #[command(flatten)]
@@ -106,6 +110,7 @@ impl Cli {
             Command::Store(command) => command.run(),
             Command::Vapid(command) => command.run(),
             Command::Mail(command) => command.run().await,
+            Command::Push(command) => command.run().await,
             Command::Healthcheck { config } => {
                 let config: NotifierConfig = Sources::of_process(&config).load()?;
                 Ok(health_check(config.http.listen).await?)
