@@ -104,6 +104,32 @@ test("a browser subscribes, and its worker shows what is pushed", async (context
   await closeTab(tab);
 });
 
+test("a subscription that the browser has replaced is given to the server", async (context) => {
+  const { tab, page, worker } = await subscribed(context);
+  const [before] = await subscriptions(page);
+  // What the page's push manager has now, as after the browser's own change.
+  await page.evaluate(async () => {
+    const registration = await navigator.serviceWorker.ready;
+    await (await registration.pushManager.getSubscription()).unsubscribe();
+    const { key } = await (await fetch("/api/push/key")).json();
+    await registration.pushManager.subscribe({ userVisibleOnly: true, applicationServerKey: key });
+  });
+  const given = page.waitForResponse((response) => response.request().method() === "POST" && response.url().endsWith("/api/push/subscriptions"));
+  await worker.evaluate(() => {
+    const event = new ExtendableEvent("pushsubscriptionchange");
+    event.newSubscription = {};
+    self.dispatchEvent(event);
+  });
+  assert.equal((await given).status(), 201);
+  const ids = (await subscriptions(page)).map(({ id }) => id);
+  assert.equal(ids.length, 2);
+  assert.ok(ids.includes(before.id));
+  await page.click("text=Stop notifying me");
+  await page.locator("#push-switch").filter({ hasText: "Notify me" }).waitFor();
+  assert.deepEqual((await subscriptions(page)).map(({ id }) => id), [before.id]);
+  await closeTab(tab);
+});
+
 test("a click leads to the page that is open, else opens one, and never another site", async (context) => {
   const { tab, page, worker, push } = await subscribed(context);
   // A click of the test's is not one of the user's, by which alone a worker may open and focus windows.
