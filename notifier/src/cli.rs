@@ -13,8 +13,8 @@ use bellhop_common::wire::MAX_ID_BYTES;
 use bellhop_common::{http, shutdown};
 use bellhop_notifier::NotifierConfig;
 use bellhop_notifier::auth::{Draft, Verifier, mint};
-use bellhop_notifier::push::VapidKey;
 use bellhop_notifier::mail::Mailer;
+use bellhop_notifier::push::VapidKey;
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 
@@ -53,6 +53,9 @@ enum Command {
         /// Its own id (`jti`), by which it can be revoked
         #[arg(long, value_name = "ID")]
         token_id: Option<String>,
+        /// Where the user gets mail (`email`)
+        #[arg(long, value_name = "ADDRESS")]
+        email: Option<String>,
         #[command(flatten)]
         config: ConfigFlags,
     },
@@ -86,6 +89,7 @@ impl Cli {
                 scope,
                 room,
                 token_id,
+                email,
                 config,
             } => {
                 let config: NotifierConfig = Sources::of_process(&config).load()?;
@@ -97,6 +101,7 @@ impl Cli {
                     scope: scope.as_deref(),
                     rooms: &room,
                     token_id: token_id.as_deref(),
+                    email: email.as_deref(),
                     ..Draft::new(&user, Timestamp::now(), ttl.0)
                 };
                 say(&mint(&config.auth, &draft)?);

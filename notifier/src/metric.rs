@@ -52,6 +52,10 @@ pub(crate) const BOARD_STATES: &str = "bellhop_notifier_board_states_total";
 /// By `what`.
 pub(crate) const SWEPT: &str = "bellhop_notifier_swept_total";
 
+/// By `channel` and `outcome`.
+pub(crate) const ATTEMPTS: &str = "bellhop_notifier_delivery_attempts_total";
+/// By `channel`.
+pub(crate) const ATTEMPT_SECONDS: &str = "bellhop_notifier_delivery_attempt_seconds";
 /// By `outcome`.
 pub(crate) const JWKS_REFRESHES: &str = "bellhop_notifier_jwks_refreshes_total";
 /// By `kind`.
@@ -60,6 +64,7 @@ pub(crate) const REVOCATIONS: &str = "bellhop_notifier_revocations_total";
 /// Gives the metrics their help texts.
 pub(crate) fn describe() {
     describe_streams();
+    describe_escalation();
     describe_gauge!(
         CONNECTIONS,
         "Connections that are open now, WebSocket and Server-Sent Events"
@@ -112,6 +117,17 @@ pub(crate) fn describe() {
     describe_counter!(
         PUSHES,
         "Messages to push services: taken, or what was wrong"
+    );
+}
+
+fn describe_escalation() {
+    describe_counter!(
+        ATTEMPTS,
+        "Attempts to reach somebody, by channel: sent, retrying, refused, gone, failed; or why there was none"
+    );
+    describe_histogram!(
+        ATTEMPT_SECONDS,
+        "How long an attempt to reach somebody took, by channel"
     );
 }
 

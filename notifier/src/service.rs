@@ -24,15 +24,21 @@ use crate::admission::Admission;
 use crate::alerts::mattermost::{SetupError, WebhookUrlError};
 use crate::alerts::{self, Mattermost, WebhookUrl};
 use crate::auth::{Issuer, IssuerError, KeyError, Verifier};
+use crate::away::contacts::{self, Contacts};
+use crate::away::unsubscribe::Unsubscribe;
+use crate::away::{CHANNELS, Channel, escalate};
 use crate::config::{
-    AuthMode, MAX_INSTANCE_BYTES, MattermostConfig, NotifierConfig, PushConfig, StoreKind,
+    AuthMode, MAX_INSTANCE_BYTES, MailConfig, MattermostConfig, NotifierConfig, PushConfig,
+    StoreKind,
 };
+use crate::deliver;
 use crate::directory::Directory;
 use crate::drain::drain;
 use crate::gateway::Gateway;
 use crate::http;
 use crate::hub::Hub;
 use crate::inbound;
+use crate::mail::{MailSetupError, Mailer};
 use crate::metric;
 use crate::presence::{self, Presence};
 use crate::push::{Pusher, PusherError};
@@ -82,6 +88,9 @@ pub enum RunError {
     /// Web Push.
     #[error(transparent)]
     Push(#[from] PusherError),
+    /// What sends mails.
+    #[error(transparent)]
+    Mail(#[from] MailSetupError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -118,19 +127,11 @@ pub async fn run(
     let mattermost = mattermost(&config.mattermost)?;
     let health = Health::new();
     let names = Names::new(&config.amqp);
-    let topology = topology(&names, mattermost.is_some(), config.store.kind);
+    let topology = topology(&names, mattermost.is_some(), &config);
     let hears = health.component("amqp.consumer");
     let (relays, lanes) = Relays::new();
     let (streams, behind) = streams::open(&config.store)?.unzip();
-    let parts = Parts {
-        verifier: Verifier::new(&config.auth)?,
-        gate: gate(&config),
-        access: Access::new(&config.rooms, config.auth.mode)?,
-        presence: Presence::new(hears.clone()),
-        relays,
-        streams,
-        pusher: pusher(&config.push)?,
-    };
+    let parts = Parts::new(&config, hears.clone(), relays, streams)?;
     let with_client = |issuer| Ok::<_, IssuerError>((issuer, Issuer::client()?));
     let issuer = parts.verifier.issuer().map(with_client).transpose()?;
     let component = health.component("amqp.publisher");
@@ -174,13 +175,16 @@ pub async fn run(
     ended
 }
 
-fn topology(names: &Names, with_alerts: bool, store: StoreKind) -> Topology {
+fn topology(names: &Names, with_alerts: bool, config: &NotifierConfig) -> Topology {
     let base = Topology::base(names);
     let mut topology = base.with_revocations(names).with_deferral(names);
     if with_alerts {
         topology = topology.with_alerts(names, &[alerts::PATTERN]);
     }
-    match store {
+    if config.escalation.is_on() {
+        topology = topology.with_escalation(names, &CHANNELS.map(Channel::as_str));
+    }
+    match config.store.kind {
         StoreKind::None => topology,
         StoreKind::Sqlite | StoreKind::Redis => topology.with_board(names),
     }
@@ -207,9 +211,28 @@ struct Parts {
     relays: Relays,
     streams: Option<Streams>,
     pusher: Option<Pusher>,
+    mailer: Option<Mailer>,
 }
 
 impl Parts {
+    fn new(
+        config: &NotifierConfig,
+        hears: Component,
+        relays: Relays,
+        streams: Option<Streams>,
+    ) -> Result<Self, RunError> {
+        Ok(Self {
+            verifier: Verifier::new(&config.auth)?,
+            gate: gate(config),
+            access: Access::new(&config.rooms, config.auth.mode)?,
+            presence: Presence::new(hears),
+            relays,
+            streams,
+            pusher: pusher(&config.push)?,
+            mailer: mailer(&config.mail)?,
+        })
+    }
+
     fn assemble(
         self,
         config: NotifierConfig,
@@ -236,6 +259,9 @@ impl Parts {
             ),
             streams: self.streams,
             pusher: self.pusher,
+            mailer: self.mailer,
+            contacts: Contacts::new(),
+            unsubscribe: Unsubscribe::default(),
             recent: Recent::default(),
             stop,
             closed: CancellationToken::new(),
@@ -263,6 +289,11 @@ fn mattermost(config: &MattermostConfig) -> Result<Option<Mattermost>, RunError>
     };
     let webhook: WebhookUrl = url.expose().parse()?;
     Ok(Some(Mattermost::new(webhook, POST_TIMEOUT)?))
+}
+
+fn mailer(config: &MailConfig) -> Result<Option<Mailer>, MailSetupError> {
+    let is_configured = config.smtp.is_some();
+    is_configured.then(|| Mailer::new(config)).transpose()
 }
 
 fn pusher(config: &PushConfig) -> Result<Option<Pusher>, PusherError> {
@@ -324,6 +355,9 @@ fn start_queues(
         let states = subscribe(Source::Queue(names.board()), board::PREFETCH);
         tasks.spawn(board::keep(Arc::clone(gateway), states));
     }
+    if gateway.config.escalation.is_on() {
+        start_escalation(gateway, &mut subscribe, tasks);
+    }
     if let Some(client) = mattermost {
         // One at a time: the channel reads them in order.
         let waiting = subscribe(Source::Queue(names.alerts()), 1);
@@ -339,4 +373,22 @@ fn start_queues(
         hears,
         Some(lock),
     )
+}
+
+/// What sends to people who are away.
+fn start_escalation(
+    gateway: &Arc<Gateway>,
+    subscribe: &mut impl FnMut(Source, u16) -> mpsc::Receiver<Delivery>,
+    tasks: &TaskTracker,
+) {
+    let names = &gateway.names;
+    let due = subscribe(Source::Queue(names.escalation()), escalate::PREFETCH);
+    tasks.spawn(escalate::escalate(Arc::clone(gateway), due));
+    for channel in CHANNELS {
+        let queue = Source::Queue(names.deliver(channel.as_str()));
+        let orders = subscribe(queue, deliver::PREFETCH);
+        tasks.spawn(deliver::deliver(Arc::clone(gateway), channel, orders));
+    }
+    let closed = gateway.closed.clone();
+    tasks.spawn(contacts::keep(Arc::clone(gateway), closed));
 }

@@ -12,6 +12,7 @@ mod tasks;
 
 mod admission;
 mod alerts;
+mod away;
 mod balancers;
 mod board;
 mod broker_away;

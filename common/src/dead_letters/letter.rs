@@ -17,6 +17,9 @@ pub(super) const UNREADABLE: &str = "unreadable";
 /// [`header::QUEUE`], even if its queue has this name.
 const ALERTS_KEY: &str = "alerts";
 
+/// What the routing key of an order begins with that could not be delivered; the channel follows.
+const DELIVER_KEY: &str = "deliver.";
+
 /// A foreign publisher may write anything of any length; this much of a text is kept.
 const MAX_TEXT_BYTES: usize = 1024;
 
@@ -185,8 +188,15 @@ fn origin(
         let short = names.short_name(queue).map(str::to_owned);
         return Some(short.map_or_else(|| Origin::Queue(queue.clone()), Origin::Jobs));
     }
-    let is_alert = routing_key == ALERTS_KEY && headers.contains_key(header::REASON);
-    is_alert.then(|| Origin::Queue(names.alerts()))
+    if !headers.contains_key(header::REASON) {
+        return None;
+    }
+    let channel = routing_key.strip_prefix(DELIVER_KEY);
+    match channel {
+        Some(channel) => Some(Origin::Queue(names.deliver(channel))),
+        None if routing_key == ALERTS_KEY => Some(Origin::Queue(names.alerts())),
+        None => None,
+    }
 }
 
 pub(super) fn number(headers: &BTreeMap<String, String>, name: &str) -> Option<u32> {

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::auth::jwks_url;
 pub use self::auth::{AuthConfig, AuthMode, KeyConfig};
-pub use self::push::PushConfig;
+pub use self::escalation::{CategoryConfig, EscalationConfig, Until};
 pub(crate) use self::mail::{Encryption, SmtpServer};
 pub use self::mail::{MailConfig, MailTls};
+pub use self::push::PushConfig;
 pub use self::rooms::{Access, RoomsConfig};
 pub use self::store::{StoreConfig, StoreKind};
 pub use self::websocket::WebSocketConfig;
@@ -20,8 +21,9 @@ use crate::alerts::WebhookUrl;
 use crate::http::Network;
 
 mod auth;
-mod push;
+mod escalation;
 mod mail;
+mod push;
 mod rooms;
 mod store;
 mod websocket;
@@ -54,6 +56,8 @@ pub struct NotifierConfig {
     pub store: StoreConfig,
     /// Jobs that users may start.
     pub tasks: TasksConfig,
+    /// How people who are away are reached.
+    pub escalation: EscalationConfig,
     /// Team alerts. Without a webhook there are none.
     pub mattermost: MattermostConfig,
     /// Web Push. Without a key there is none.
@@ -136,6 +140,7 @@ impl ServiceConfig for NotifierConfig {
         problems.extend(self.store.problems());
         problems.extend(self.push.problems());
         problems.extend(self.mail.problems());
+        problems.extend(self.escalation.problems(self));
         if self.rooms.callback_timeout >= self.websocket.pong_wait {
             problems.push(format!(
                 "rooms.callback_timeout ({}) must be shorter than websocket.pong_wait ({})",

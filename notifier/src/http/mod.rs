@@ -7,17 +7,21 @@ mod body;
 mod caller;
 mod client_address;
 mod connections;
+mod contacts;
 mod dead;
+mod deliveries;
 mod error;
 mod events;
 mod inbox;
 mod kept;
 mod page;
+mod preferences;
 mod presence;
 mod push;
 mod revocations;
 mod sse;
 mod tasks;
+mod unsubscribe;
 mod upgrade;
 
 pub use self::arrival::places_of_query;
@@ -52,6 +56,9 @@ pub(crate) fn routes(
     let tasks = tasks::route(Arc::clone(&gateway))
         .or(tasks::cancel_route(Arc::clone(&gateway)))
         .or(board::routes(Arc::clone(&gateway)));
+    let away = preferences::routes(Arc::clone(&gateway))
+        .or(contacts::routes(Arc::clone(&gateway)))
+        .or(deliveries::route(Arc::clone(&gateway)));
     let with_token = socket
         .or(streams)
         .or(tasks)
@@ -60,12 +67,14 @@ pub(crate) fn routes(
         .or(events)
         .or(presence)
         .or(connections)
+        .or(away)
         .or(dead)
         .or(revocations);
     // The gate last, because it holds up whatever comes to it.
     status_routes(health, metrics)
         .or(page::routes())
         .or(push::key_route(Arc::clone(&gateway)))
+        .or(unsubscribe::routes(Arc::clone(&gateway)))
         .or(gate(gateway).and(with_token))
         .recover(error::answer)
 }

@@ -245,6 +245,9 @@ pub enum StoreError {
     /// It does not answer.
     #[error("the store does not answer within {0:?}")]
     Timeout(Duration),
+    /// Others change the same document all the time.
+    #[error("the document {0:?} changes too often")]
+    Contended(String),
     /// It was closed.
     #[error("the store is closed")]
     Closed,

@@ -17,7 +17,7 @@ mod followed;
 pub(crate) mod inbox;
 pub(crate) mod leaving;
 pub(crate) mod opening;
-mod retry;
+pub(crate) mod retry;
 mod upkeep;
 pub(crate) mod writer;
 

@@ -21,6 +21,7 @@ use tracing::{debug, warn};
 use super::bundle::Told;
 use super::deferral;
 use super::{KEY_WORD, retry};
+use crate::away::checks::Planned;
 use crate::gateway::Gateway;
 use crate::inbound;
 use crate::metric;
@@ -51,6 +52,8 @@ enum Read {
 /// A batch that is kept, and not told yet.
 struct Batch {
     bundles: Vec<Vec<u8>>,
+    /// When it is to be looked whether they were seen.
+    planned: Planned,
     /// Its receipt stands for all of the batch.
     last: Delivery,
     begun: Instant,
@@ -78,13 +81,14 @@ async fn keep_each(
     let mut batch = Vec::with_capacity(TOGETHER);
     while deliveries.recv_many(&mut batch, TOGETHER).await > 0 {
         let begun = Instant::now();
-        let bundles = keep_batch(gateway, &batch, health).await;
+        let work = keep_batch(gateway, &batch, health).await;
         let last = batch.pop();
         batch.clear();
         // Otherwise the broker delivers it again.
-        if let (Some(bundles), Some(last)) = (bundles, last) {
+        if let (Some((bundles, planned)), Some(last)) = (work, last) {
             let batch = Batch {
                 bundles,
+                planned,
                 last,
                 begun,
             };
@@ -97,7 +101,9 @@ async fn keep_each(
 
 async fn tell_each(gateway: &Gateway, mut batches: mpsc::Receiver<Batch>) {
     while let Some(batch) = batches.recv().await {
-        if !tell_all(gateway, batch.bundles, &batch.last).await {
+        if !tell_all(gateway, batch.bundles, &batch.last).await
+            || !plan(gateway, &batch.planned, &batch.last).await
+        {
             continue;
         }
         histogram!(metric::KEEP_SECONDS).record(batch.begun.elapsed().as_secs_f64());
@@ -186,12 +192,13 @@ async fn keep_batch(
     gateway: &Gateway,
     batch: &[Delivery],
     health: &Component,
-) -> Option<Vec<Vec<u8>>> {
+) -> Option<(Vec<Vec<u8>>, Planned)> {
     let incoming = sort(gateway, batch).await?;
     let kept = match &gateway.streams {
         None => Vec::new(),
         Some(_) => keep_all(gateway, &incoming, batch, health).await?,
     };
+    let planned = planned(gateway, &incoming, &kept);
     let (mut bundles, mut bundle) = (Vec::new(), Vec::new());
     for (index, one) in incoming.into_iter().enumerate() {
         let told = Told::new(&one.key, kept.get(index), one.event.body);
@@ -203,7 +210,34 @@ async fn keep_batch(
         }
     }
     bundles.push(bundle);
-    Some(bundles)
+    Some((bundles, planned))
+}
+
+/// What is to be looked after later, because a user may be away. Of known events, too: we may have been
+/// stopped before that was noted.
+fn planned(gateway: &Gateway, incoming: &[Incoming], kept: &[Kept]) -> Planned {
+    let (config, mut planned) = (&gateway.config.escalation, Planned::default());
+    if config.is_on() {
+        for (one, kept) in incoming.iter().zip(kept) {
+            if let Audience::User(user_id) = &one.key.audience {
+                planned.add(config, user_id, &one.key.topic, one.event.id, kept.position);
+            }
+        }
+    }
+    planned
+}
+
+/// Whether it is noted what to look after.
+async fn plan(gateway: &Gateway, planned: &Planned, last: &Delivery) -> bool {
+    let mut failures = 0;
+    while let Err(error) = planned.place(gateway).await {
+        warn!(%error, "it cannot be noted yet to look whether events were seen");
+        if retry::wait(gateway, failures, Some(last)).await.is_none() {
+            return false;
+        }
+        failures += 1;
+    }
+    true
 }
 
 /// Tries until the store has the batch; `None` when the broker will deliver it again anyway.
