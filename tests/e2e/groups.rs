@@ -1,0 +1,191 @@
+//! Groups of jobs: one progress for all, and one job at the end.
+
+use bellhop_common::wire::{FollowUp, Group, Job};
+use bellhop_tests::client::{Client, metric_becomes};
+use bellhop_tests::program::command;
+use bellhop_tests::stack::{Running, Stack, http, token};
+use bellhop_worker::{Outcome, Registry, Task, TaskContext};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::tasks::Count;
+
+/// Notes its arguments.
+#[derive(Clone, Default)]
+struct Sum(Arc<Mutex<Vec<Value>>>);
+
+impl Task for Sum {
+    const KIND: &'static str = "sum";
+    type Args = Value;
+
+    async fn run(&self, _: TaskContext, args: Value) -> Outcome {
+        self.0.lock().unwrap().push(args);
+        Outcome::done(&"summed")
+    }
+}
+
+/// Fails one index as long as it is broken; else gives its index.
+#[derive(Clone)]
+struct Fragile {
+    broken: Arc<AtomicBool>,
+}
+
+#[derive(Deserialize)]
+struct FragileArgs {
+    breaks: u32,
+}
+
+impl Task for Fragile {
+    const KIND: &'static str = "fragile";
+    type Args = FragileArgs;
+
+    async fn run(&self, ctx: TaskContext, args: FragileArgs) -> Outcome {
+        let index = ctx.group.unwrap().index;
+        if index == args.breaks && self.broken.load(Ordering::SeqCst) {
+            return Outcome::fail("fragile", "it broke");
+        }
+        Outcome::done(&index)
+    }
+}
+
+fn group(id: &str, size: u32) -> Group {
+    Group {
+        id: id.into(),
+        index: 0,
+        size,
+        title: Some("Quarterly".into()),
+        then: vec![FollowUp::new("sum", json!({"of": id}))],
+        on_failure: vec![FollowUp::new("sum", json!({"failed": id}))],
+    }
+}
+
+/// Puts the jobs of a group in as a foreign producer would, the last first.
+async fn put_in(stack: &Stack, group: &Group, kind: &str, args: impl Fn(u32) -> Value, user: &str) {
+    let rabbit = stack.rabbit().await;
+    for index in (0..group.size).rev() {
+        let id = format!("{}-{index}", group.id);
+        let mut job = Job::new(id, kind, args(index), user);
+        let group = group.clone();
+        job.group = Some(Box::new(Group { index, ..group }));
+        let body = serde_json::to_vec(&job).unwrap();
+        rabbit.publish("jobs", "default", body).await;
+    }
+}
+
+async fn standing(notifier: &Running, id: &str) -> Value {
+    let request = http().get(notifier.url(&format!("/api/tasks/{id}")));
+    let answer = request.bearer_auth(token("ann")).send().await.unwrap();
+    answer.json().await.unwrap()
+}
+
+/// The next states until a group has ended and what follows it, too, in whichever order that is told.
+async fn until_all_is_over(client: &mut Client) -> Vec<Value> {
+    let (mut seen, mut over) = (Vec::new(), 0);
+    while over < 2 {
+        let state = client.next_of("task.updated").await["data"].take();
+        let status = state["status"].as_str().unwrap();
+        let ended = ["succeeded", "failed", "cancelled"].contains(&status);
+        over += u32::from(ended && ["group", "sum"].contains(&state["kind"].as_str().unwrap()));
+        seen.push(state);
+    }
+    seen
+}
+
+/// The states of one task, of which each is newer than the last.
+fn of_task<'a>(states: &'a [Value], id: &str) -> Vec<&'a Value> {
+    let of_task = states.iter().filter(|state| state["task_id"] == id);
+    let states: Vec<_> = of_task.collect();
+    let rev = |state: &Value| state["rev"].as_u64().unwrap();
+    assert!(
+        states.is_sorted_by(|one, next| rev(one) < rev(next)),
+        "{states:?}"
+    );
+    states
+}
+
+#[tokio::test]
+async fn fifty_jobs_are_one_bar_and_one_job_at_the_end() {
+    let stack = Stack::shared();
+    let sum = Sum::default();
+    let registry = Registry::new().with(Count).with(sum.clone());
+    let worker = stack.worker(stack.worker_config(), registry).await;
+    let notifier = stack.notifier(stack.notifier_config()).await;
+    let mut ann = stack.client(&notifier, "ann").await;
+    let to = |index| json!({"to": index + 1});
+    put_in(&stack, &group("g", 50), "count", to, "ann").await;
+
+    let seen = until_all_is_over(&mut ann).await;
+    let states = of_task(&seen, "g");
+    let done = |state: &Value| state["progress"]["done"].as_u64().unwrap();
+    assert!(states.is_sorted_by_key(|state| done(state)), "{states:?}");
+    let (end, on_the_way) = states.split_last().unwrap();
+    assert!(!on_the_way.is_empty(), "some of it is seen on the way");
+    for state in on_the_way {
+        assert_eq!(state["status"], "running");
+        assert_eq!(state["kind"], "group");
+        assert_eq!(state["title"], "Quarterly");
+        assert_eq!(state["progress"]["unit"], "jobs");
+        assert_eq!(state["progress"]["total"], 50);
+    }
+    let results: Vec<_> = (1..=50).collect();
+    let result = json!({"size": 50, "succeeded": 50, "results": results});
+    assert_eq!((&end["status"], done(end)), (&json!("succeeded"), 50));
+    assert_eq!(end["result"], result);
+    assert_eq!(&&standing(&notifier, "g").await, end);
+
+    // Which job of the group each was.
+    let counts = seen.iter().filter(|state| state["kind"] == "count");
+    let ends = counts.filter(|state| state["status"] == "succeeded");
+    let index = |end: &Value| end["group"]["index"].as_u64().unwrap();
+    let mut ends: Vec<_> = ends.map(index).collect();
+    ends.sort_unstable();
+    assert_eq!(ends, (0..50).collect::<Vec<_>>());
+    let wants = json!({"of": "g", "result": result});
+    assert_eq!(*sum.0.lock().unwrap(), [wants]);
+    let ended = r#"bellhop_notifier_groups_total{outcome="succeeded"}"#;
+    metric_becomes(&notifier, ended, 1).await;
+    worker.stop().await;
+    notifier.stop().await;
+}
+
+#[tokio::test]
+async fn a_group_that_failed_succeeds_after_a_replay() {
+    let stack = Stack::shared();
+    let (sum, broken) = (Sum::default(), Arc::new(AtomicBool::new(true)));
+    let fragile = Fragile {
+        broken: Arc::clone(&broken),
+    };
+    let registry = Registry::new().with(fragile).with(sum.clone());
+    let worker = stack.worker(stack.worker_config(), registry).await;
+    let notifier = stack.notifier(stack.notifier_config()).await;
+    let mut ann = stack.client(&notifier, "ann").await;
+    let third = |_| json!({"breaks": 3});
+    put_in(&stack, &group("g", 5), "fragile", third, "ann").await;
+    let seen = until_all_is_over(&mut ann).await;
+    let end = *of_task(&seen, "g").last().unwrap();
+    let error = json!({"code": "group_failed", "message": "1 of 5 jobs failed: g-3"});
+    assert_eq!((&end["status"], &end["error"]), (&json!("failed"), &error));
+    assert_eq!(end["progress"]["message"], "1 failed");
+    let failed = json!({"failed": "g", "error": error});
+    assert_eq!(*sum.0.lock().unwrap(), std::slice::from_ref(&failed));
+
+    broken.store(false, Ordering::SeqCst);
+    let mut replay = command("worker", &stack);
+    let output = replay.args(["dead", "replay", "g-3"]).output().await;
+    let output = output.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let seen = until_all_is_over(&mut ann).await;
+    let end = *of_task(&seen, "g").last().unwrap();
+    let result = json!({"size": 5, "succeeded": 5, "results": [0, 1, 2, 3, 4]});
+    assert_eq!(
+        (&end["status"], &end["result"]),
+        (&json!("succeeded"), &result)
+    );
+    assert_eq!(standing(&notifier, "g").await, *end);
+    let succeeded = json!({"of": "g", "result": result});
+    assert_eq!(*sum.0.lock().unwrap(), [failed, succeeded]);
+    worker.stop().await;
+    notifier.stop().await;
+}
