@@ -18,7 +18,7 @@ use crate::wire::{
 };
 
 /// How long a producer waits until its job is announced to the owner.
-const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a job is not in its queue.
 #[derive(Debug, Error)]

@@ -1,5 +1,8 @@
 //! Groups of jobs: one progress for all, and one job at the end.
 
+mod cancel;
+mod producers;
+
 use bellhop_common::wire::{FollowUp, Group, Job};
 use bellhop_tests::client::{Client, metric_becomes};
 use bellhop_tests::program::command;

@@ -75,6 +75,19 @@ pub struct GroupSequel {
 }
 
 impl Group {
+    /// A group with this id. Its size, and which job of it, are still to be said.
+    #[must_use]
+    pub fn new(id: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            index: 0,
+            size: 0,
+            title: None,
+            then: Vec::new(),
+            on_failure: Vec::new(),
+        }
+    }
+
     /// What the states of the job say of it.
     #[must_use]
     pub fn place(&self) -> GroupPlace {
@@ -149,6 +162,13 @@ impl Group {
 /// apart whose names run into each other.
 pub(super) fn name_of(owner: &str, group_id: &str) -> String {
     format!("group/{}/{owner}/{group_id}", owner.len())
+}
+
+/// An id for a job of a group that has none of its own: the same whenever the group is put in.
+#[must_use]
+pub fn group_job_id(owner: &str, group_id: &str, index: usize) -> Uuid {
+    let name = format!("{}/job/{index}", name_of(owner, group_id));
+    Uuid::new_v5(&NAMESPACE, name.as_bytes())
 }
 
 /// The id of the event that ends a group: the same from whoever tells it.

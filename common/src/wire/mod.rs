@@ -21,7 +21,7 @@ pub use event::{Event, EventError};
 pub use follow_up::{Ending, FollowUp, MAX_FOLLOW_UPS, NAMESPACE, Parent};
 pub use group::{
     GROUP_FAILED, GROUP_KIND, Group, GroupPlace, GroupSequel, MAX_GROUP_SIZE, MAX_SEQUEL_BYTES,
-    group_end_id,
+    group_end_id, group_job_id,
 };
 pub use job::{
     Job, JobError, JobProperties, MAX_DELAY_S, MAX_ID_BYTES, MAX_TITLE_BYTES, MAX_UNIQUE_KEY_BYTES,

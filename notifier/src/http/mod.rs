@@ -10,6 +10,7 @@ mod connections;
 mod dead;
 mod error;
 mod events;
+mod groups;
 mod inbox;
 mod kept;
 mod page;
@@ -49,6 +50,7 @@ pub(crate) fn routes(
     let inbox = inbox::routes(Arc::clone(&gateway));
     let tasks = tasks::route(Arc::clone(&gateway))
         .or(tasks::cancel_route(Arc::clone(&gateway)))
+        .or(groups::route(Arc::clone(&gateway)))
         .or(board::routes(Arc::clone(&gateway)));
     let with_token = socket
         .or(streams)
