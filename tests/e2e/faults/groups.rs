@@ -51,11 +51,7 @@ async fn put_in_all(stack: &Stack, log: &PathBuf, random: &mut Random) {
     for number in 0..GROUPS {
         let (owner, id) = (owner(number), id(number));
         let jobs = (0..SIZE).map(|index| {
-            let kind = if random.below(3) == 0 {
-                "slow"
-            } else {
-                "noop"
-            };
+            let kind = if random.below(3) == 0 { "slow" } else { "noop" };
             let task_id = group_job_id(&owner, &id, index).to_string();
             let job = Job::new(task_id, kind, json!({"log": log}), owner.as_str());
             ("default".to_owned(), job)
@@ -107,7 +103,7 @@ async fn run(stack: &Stack, settings: &[Vec<String>]) {
     for settings in settings {
         notifiers.push(start(settings).await);
     }
-    let mut swarm = Swarm::start(stack, 2, &[], random.clone()).await;
+    let mut swarm = Swarm::start(stack, 3, &[], random.clone()).await;
     let rabbit = stack.rabbit().await;
     rabbit
         .declare("watched", "stream", "events", "stored.user.#")
@@ -125,9 +121,9 @@ async fn run(stack: &Stack, settings: &[Vec<String>]) {
             stream.ended()
         );
         sleep(Duration::from_millis(200 + random.below(800))).await;
-        if random.below(3) == 0 {
+        // The first when all workers are ready, so that one is lost for certain.
+        if swarm.losses == 0 || random.below(3) == 0 {
             swarm.lose_one(Signal::KILL).await;
-            continue;
         }
         let index = usize::try_from(random.below(notifiers.len() as u64)).unwrap();
         notifiers[index].signal(Signal::KILL);

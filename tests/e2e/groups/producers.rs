@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 
+use bellhop_common::wire::FollowUp;
 use bellhop_notifier::StoreKind;
 use bellhop_tests::client::metric_becomes;
 use bellhop_tests::program::command;
@@ -226,6 +227,9 @@ async fn what_should_follow_in_a_queue_that_nobody_serves_is_kept() {
     let mut ann = stack.client(&notifier, "ann").await;
     let mut lost = group("g", 1);
     lost.then[0].queue = Some("nobody".into());
+    // As much as there may be goes in the header.
+    let text = "ü".repeat(8_000);
+    lost.on_failure = vec![FollowUp::new("sum", json!({"text": text}))];
     put_in(&stack, &lost, "count", |_| json!({"to": 1}), "ann").await;
     let end = ann.task_to_end("g").await.pop().unwrap();
     assert_eq!(end["status"], "succeeded");
