@@ -192,3 +192,48 @@ async fn a_group_that_failed_succeeds_after_a_replay() {
     worker.stop().await;
     notifier.stop().await;
 }
+
+#[tokio::test]
+async fn an_end_that_is_told_again_changes_nothing() {
+    let stack = Stack::shared();
+    let sum = Sum::default();
+    let registry = Registry::new().with(Count).with(sum.clone());
+    let worker = stack.worker(stack.worker_config(), registry).await;
+    let notifier = stack.notifier(stack.notifier_config()).await;
+    let mut ann = stack.client(&notifier, "ann").await;
+    let rabbit = stack.rabbit().await;
+    let told = rabbit.listening("events", "stored.user.#").await;
+    // The next end of a task: its body, its event's id, and the header that came with it.
+    let next_of = async |kind: &str| loop {
+        let taken = rabbit.take(&told).await;
+        let event: Value = serde_json::from_slice(&taken.body).unwrap();
+        if event["data"]["kind"] == kind {
+            let header = taken.headers.get("x-bellhop-group").cloned();
+            return (taken.body, event["id"].clone(), header);
+        }
+    };
+    let to = |index| json!({"to": index + 1});
+    put_in(&stack, &group("g", 2), "count", to, "ann").await;
+    until_all_is_over(&mut ann).await;
+    let (end, _, header) = next_of("count").await;
+    let header = header.unwrap();
+    assert!(header.contains("\"then\""), "{header}");
+    let (_, first, none) = next_of("group").await;
+    assert_eq!(none, None, "a group is in no group");
+
+    // As after a crash between the store and the broker.
+    let key = "stored.user.ann.task.status_changed.succeeded";
+    let headers = [("x-bellhop-group", header)];
+    rabbit.publish_headed("events", key, end, &headers).await;
+    let (_, second, _) = next_of("group").await;
+    assert_eq!(first, second);
+    // What followed again is in the queue before this.
+    put_in(&stack, &group("h", 1), "count", to, "ann").await;
+    let seen = until_all_is_over(&mut ann).await;
+    assert!(of_task(&seen, "g").is_empty(), "{seen:?}");
+    let runs = sum.0.lock().unwrap().clone();
+    let of: Vec<_> = runs.iter().map(|args| &args["of"]).collect();
+    assert_eq!(of, ["g", "h"]);
+    worker.stop().await;
+    notifier.stop().await;
+}
