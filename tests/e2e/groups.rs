@@ -4,14 +4,19 @@ mod cancel;
 mod producers;
 
 use bellhop_common::wire::{FollowUp, Group, Job};
+use bellhop_notifier::StoreKind;
 use bellhop_tests::client::{Client, metric_becomes};
 use bellhop_tests::program::command;
 use bellhop_tests::stack::{Running, Stack, http, token};
 use bellhop_worker::{Outcome, Registry, Task, TaskContext};
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
 
 use crate::tasks::Count;
 
@@ -236,4 +241,47 @@ async fn an_end_that_is_told_again_changes_nothing() {
     assert_eq!(of, ["g", "h"]);
     worker.stop().await;
     notifier.stop().await;
+}
+
+/// The end of a job as a worker that is not ours tells it.
+fn end(index: u32, size: u32) -> Vec<u8> {
+    let data = json!({"task_id": format!("big-{index}"), "kind": "foreign", "user_id": "ann",
+        "status": "succeeded", "attempt": 1, "max_attempts": 1, "rev": 7, "result": index,
+        "group": {"id": "big", "index": index, "size": size}, "timestamp": Timestamp::now()});
+    let event = json!({"type": "task.status_changed", "id": Uuid::now_v7(),
+        "time": Timestamp::now(), "data": data});
+    event.to_string().into_bytes()
+}
+
+#[tokio::test]
+async fn a_group_as_large_as_may_be_is_counted_by_either_store() {
+    const SIZE: u32 = 10_000;
+    for kind in [StoreKind::Sqlite, StoreKind::Redis] {
+        let stack = Stack::shared();
+        let config = match kind {
+            StoreKind::Redis => stack.shared_config(),
+            _ => stack.notifier_config(),
+        };
+        let notifier = stack.notifier(config).await;
+        let rabbit = stack.rabbit().await;
+        let ends = (0..SIZE).map(|index| end(index, SIZE)).collect();
+        let began = Instant::now();
+        let key = "stored.user.ann.task.status_changed.succeeded";
+        rabbit.publish_all("events", key, ends).await;
+        let counted = async {
+            loop {
+                let state = standing(&notifier, "big").await;
+                if state["status"] == "succeeded" {
+                    return state;
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let state = timeout(Duration::from_mins(1), counted).await.unwrap();
+        let (took, result) = (began.elapsed(), &state["result"]);
+        let results: Vec<_> = (0..SIZE).collect();
+        assert_eq!(result["results"], json!(results));
+        println!("{kind:?}: {SIZE} ends counted in {took:.1?}");
+        notifier.stop().await;
+    }
 }
