@@ -35,6 +35,8 @@ pub(crate) const PUSHES: &str = "bellhop_notifier_pushes_total";
 
 /// By `outcome`.
 pub(crate) const KEPT: &str = "bellhop_notifier_kept_events_total";
+/// By `outcome`.
+pub(crate) const GROUPS: &str = "bellhop_notifier_groups_total";
 /// Without labels.
 pub(crate) const KEEP_SECONDS: &str = "bellhop_notifier_keep_seconds";
 /// Without labels.
@@ -141,6 +143,10 @@ fn describe_streams() {
         "How long a batch of stored events took to be kept and told to all instances"
     );
     describe_counter!(
+        GROUPS,
+        "Groups of jobs that ended: succeeded, failed or cancelled; uncounted are ends of jobs of groups where nothing is kept"
+    );
+    describe_counter!(
         DEFERRED,
         "Stored events that were put off until their deliver_at"
     );
@@ -163,6 +169,6 @@ fn describe_streams() {
     );
     describe_counter!(
         SWEPT,
-        "Events, tasks and delivery attempts removed because of their age"
+        "Events, tasks, groups and delivery attempts removed because of their age"
     );
 }

@@ -28,6 +28,7 @@ mod drain;
 mod faults;
 mod follow_ups;
 mod frames;
+mod groups;
 mod handed_back;
 mod handshake;
 mod http_api;

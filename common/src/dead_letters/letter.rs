@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::amqp::{Death, Names, Properties};
-use crate::wire::{cut, header};
+use crate::amqp::{Death, Message, Names, Properties};
+use crate::wire::{TaskError, cut, header};
 
 /// The reason of a message that is no job.
 pub(super) const UNREADABLE: &str = "unreadable";
@@ -25,6 +25,20 @@ const MAX_TEXT_BYTES: usize = 1024;
 
 /// A longer id, kind or user cannot be a job's (see [`crate::wire::MAX_ID_BYTES`]).
 const MAX_NAME_BYTES: usize = 256;
+
+/// Makes a message one for the dead letters: why, from which queue, when.
+pub fn bury(message: &mut Message, queue: &str, error: &TaskError, now: Timestamp) {
+    // Headers share one frame with the properties; a long error is cut.
+    let text = cut(&error.message, MAX_TEXT_BYTES);
+    for (name, value) in [
+        (header::REASON, error.code.clone()),
+        (header::ERROR, text.to_owned()),
+        (header::QUEUE, queue.to_owned()),
+        (header::DIED_AT, now.to_string()),
+    ] {
+        message.headers.insert(name.to_owned(), value);
+    }
+}
 
 /// A message in the dead letters, without its body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

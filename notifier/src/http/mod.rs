@@ -12,6 +12,7 @@ mod dead;
 mod deliveries;
 mod error;
 mod events;
+mod groups;
 mod inbox;
 mod kept;
 mod page;
@@ -55,6 +56,7 @@ pub(crate) fn routes(
     let push = push::routes(Arc::clone(&gateway));
     let tasks = tasks::route(Arc::clone(&gateway))
         .or(tasks::cancel_route(Arc::clone(&gateway)))
+        .or(groups::route(Arc::clone(&gateway)))
         .or(board::routes(Arc::clone(&gateway)));
     let away = preferences::routes(Arc::clone(&gateway))
         .or(contacts::routes(Arc::clone(&gateway)))

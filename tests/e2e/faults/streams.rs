@@ -215,7 +215,7 @@ async fn run<T: Future<Output = u64>>(
     lost
 }
 
-fn settings(stack: &Stack) -> Vec<String> {
+pub(super) fn settings(stack: &Stack) -> Vec<String> {
     let config = stack.shared_config();
     let url = config.store.url.as_ref().unwrap().expose().to_owned();
     vec![
