@@ -46,8 +46,10 @@ mod testing;
 
 pub use access::CallbackError;
 pub use config::{
-    Access, AuthConfig, AuthMode, HttpConfig, KeyConfig, MattermostConfig, NotifierConfig,
-    OpenKind, RoomsConfig, StoreConfig, StoreKind, TasksConfig, WebSocketConfig,
+    Access, AlertsConfig, AuthConfig, AuthMode, FlapConfig, HttpConfig, KeyConfig,
+    MattermostConfig, NotifierConfig, OpenKind, PostRate, PostRateError, QuietConfig,
+    ReceiverConfig, ReceiverKind, RoomsConfig, RouteConfig, StoreConfig, StoreKind, TasksConfig,
+    WebSocketConfig,
 };
 pub use http::{Network, NetworkError};
 #[doc(hidden)]

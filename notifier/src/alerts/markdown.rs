@@ -236,4 +236,4 @@ pub(crate) fn is_hidden(c: char) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

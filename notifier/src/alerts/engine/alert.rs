@@ -22,10 +22,14 @@ const LINK_MAX: usize = 1_000;
 /// How much an alert matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Severity {
+pub enum Severity {
+    /// Good to know.
     Info,
+    /// Look at it some time.
     Warning,
+    /// Look at it.
     Error,
+    /// Look at it now, at night too.
     Critical,
 }
 
@@ -93,6 +97,23 @@ pub(crate) struct Detail {
     pub(crate) short: usize,
     /// Also titles and links.
     pub(crate) all: bool,
+}
+
+impl Shown {
+    /// Something that nobody published.
+    pub(crate) fn of_ours(id: Uuid, time: Timestamp, text: &str) -> Self {
+        Self {
+            id,
+            time,
+            task_id: None,
+            title: None,
+            user_id: None,
+            code: None,
+            text: Some(text.to_owned()),
+            link: None,
+            attempt: None,
+        }
+    }
 }
 
 impl Message {

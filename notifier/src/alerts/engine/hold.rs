@@ -1,6 +1,7 @@
 //! Why a group is not told although it wants to be. Pure.
 
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::alert::Severity;
 use super::group::Group;
@@ -9,7 +10,8 @@ use super::silence::Silence;
 use super::state::State;
 
 /// A reason to wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Reason {
     Silenced,
     Inhibited,

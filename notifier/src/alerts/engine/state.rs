@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::Notice;
 use super::alert::{Detail, Severity};
 use super::group::{Group, Tally};
 use super::rate::Pace;
@@ -44,6 +45,18 @@ pub(crate) struct Refused {
     pub(crate) severity: Severity,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tally: Option<Tally>,
+}
+
+impl Refused {
+    pub(crate) fn of(notice: &Notice) -> Self {
+        let Notice { group, posting, .. } = notice;
+        Self {
+            route: group.route.clone(),
+            labels: group.labels.clone(),
+            severity: group.severity,
+            tally: posting.tally.clone(),
+        }
+    }
 }
 
 impl State {

@@ -69,7 +69,7 @@ fn a_silence_that_is_lifted_holds_nothing_any_more() {
     rig.fails("report");
     rig.wait(MINUTE);
     let group = rig.engine.state().groups.values().next().unwrap();
-    let hold = rig.engine.hold_of(group, rig.now).unwrap();
+    let hold = rig.engine.holds(rig.now).of(group, &failures()).unwrap();
     assert_eq!(hold.reason, Reason::Silenced);
     rig.engine.silence(Vec::new());
     rig.wait(SECOND);
@@ -109,8 +109,7 @@ fn failures_of_an_outage_of_the_broker_are_told_as_the_outage() {
     // Comes when the broker is back.
     rig.fails("report");
     rig.now = later(rig.now, 11 * MINUTE);
-    let (mut shown, back) = (shown(), rig.now);
-    shown.time = lost;
+    let (shown, back) = (Shown::of_ours(Uuid::nil(), lost, "lost"), rig.now);
     rig.engine.broker_was_away(shown.clone(), back);
     // Another instance saw the same.
     rig.engine.broker_was_away(shown, later(back, SECOND));
@@ -121,20 +120,6 @@ fn failures_of_an_outage_of_the_broker_are_told_as_the_outage() {
     let lasted = group.resolved.unwrap().duration_since(group.opened);
     assert_eq!(lasted.as_secs(), 12 * 60);
     assert_eq!(rig.suppressed.inhibited, 1);
-}
-
-fn shown() -> Shown {
-    Shown {
-        id: Uuid::new_v4(),
-        time: Timestamp::UNIX_EPOCH,
-        task_id: None,
-        title: None,
-        user_id: None,
-        code: None,
-        text: None,
-        link: None,
-        attempt: None,
-    }
 }
 
 #[test]

@@ -96,7 +96,6 @@ enum Answer {
 #[derive(Debug, Clone)]
 struct Seen {
     at: Timestamp,
-    key: String,
     kind: Kind,
     count: u64,
     may_repeat: bool,
@@ -171,8 +170,8 @@ impl Rig {
                     .engine
                     .failed(&notice.key, self.now, 30 * SECOND, false),
                 Answer::Refuses => {
-                    let refused = self.engine.refused(&notice.key, self.now);
-                    self.dead.push(refused.unwrap());
+                    self.engine.refused(&notice.key, self.now).unwrap();
+                    self.dead.push(Refused::of(&notice));
                 }
             }
             self.tidy();
@@ -212,7 +211,6 @@ impl Seen {
     fn of(notice: Notice, at: Timestamp) -> Self {
         Self {
             at,
-            key: notice.key.clone(),
             kind: notice.posting.kind,
             count: notice.posting.tally.as_ref().map_or(0, |tally| tally.count),
             may_repeat: notice.posting.may_repeat,
