@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use bellhop_tests::mattermost::Mattermost;
+use bellhop_tests::program::Program;
 use bellhop_tests::stack::Stack;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{config, count};
+use super::count;
 
 const GROUPS: usize = 50;
 
@@ -26,14 +27,29 @@ pub(super) fn failure(kind: &str, message: &str) -> Vec<u8> {
     body.to_string().into_bytes()
 }
 
+fn resident_mib(program: &Program) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", program.pid())).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
+    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib / 1024
+}
+
 #[tokio::test]
 async fn thousands_of_failures_are_counted_in_as_few_posts_as_the_rate_allows() {
     let stack = Stack::shared();
     let double = Mattermost::start().await.unwrap();
-    let mut config = config(&stack, &double);
-    config.alerts.group_wait.0 = Duration::from_secs(1);
-    config.alerts.rate.0 = Duration::from_millis(50);
-    let notifier = stack.notifier(config).await;
+    let webhook = format!("mattermost.webhook_url={}", double.hook_url());
+    let settings = [
+        &*webhook,
+        "alerts.group_wait=1s",
+        "alerts.group_interval=1s",
+        "alerts.rate=20/s",
+    ];
+    let notifier = Program::start("notifier", &stack, &settings).await;
+    let before = resident_mib(&notifier);
     let (rabbit, number, begun) = (stack.rabbit().await, number(), Instant::now());
     let failures = (0..number).map(|n| failure(&format!("kind-{}", n % GROUPS), "no disk"));
     let key = "stored.user.ann.task.status_changed.failed";
@@ -42,7 +58,9 @@ async fn thousands_of_failures_are_counted_in_as_few_posts_as_the_rate_allows() 
     let posts = double.wait_until(told, Duration::from_mins(2)).await;
     let posts = posts.unwrap_or_else(|posts| panic!("{} posts", posts.len()));
     let (took, made) = (begun.elapsed(), posts.len());
-    println!("{number} alerts in {made} posts within {took:?}");
+    let grown = resident_mib(&notifier).saturating_sub(before);
+    println!("{number} alerts in {made} posts within {took:?}, {grown} MiB more than {before}");
+    assert!(grown <= 50, "{grown} MiB");
     assert_eq!(posts.iter().map(count).sum::<u64>(), number as u64);
     let allowed = 10 + took.as_millis() / 50 + 1;
     assert!(
@@ -50,5 +68,4 @@ async fn thousands_of_failures_are_counted_in_as_few_posts_as_the_rate_allows() 
         "{made} posts, {allowed} are allowed"
     );
     assert_eq!(rabbit.ready("alerts").await, 0);
-    notifier.stop().await;
 }

@@ -115,13 +115,22 @@ impl Dispatcher {
         }
     }
 
+    /// Whether another instance has something open, and so tells of the outage itself.
+    async fn is_looked_after(&self) -> bool {
+        if self.engine.is_some() {
+            return false;
+        }
+        let looked = self.keeper.look().await;
+        looked.is_ok_and(|(_, state)| state.has_work() && !state.released)
+    }
+
     /// Tells of an outage of the broker that is over.
     pub(super) async fn look_at_broker(&mut self) {
         let now = now();
         let Some(lost) = self.outage.look(self.hears.is_up(), now) else {
             return;
         };
-        if !self.activate().await {
+        if self.is_looked_after().await || !self.activate().await {
             return;
         }
         let text = "the connection to RabbitMQ was lost";
