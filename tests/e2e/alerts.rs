@@ -2,6 +2,7 @@
 
 mod crowd;
 mod handover;
+mod outage;
 mod routes;
 mod silences;
 

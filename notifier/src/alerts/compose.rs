@@ -19,7 +19,7 @@ const SHORT_MAX: usize = 200;
 const TEXT_MAX: usize = 4_000;
 
 /// Longest text of one of many alerts, in characters.
-const ROW_MAX: usize = 200;
+const ROW_MAX: usize = 150;
 
 /// How times are shown.
 const TIME: &str = "%Y-%m-%d %H:%M:%S %Z";

@@ -5,8 +5,7 @@ use serde::Serialize;
 /// A post. Mattermost and Slack read the same; what only one of them knows is left out for the other.
 ///
 /// Mattermost splits a text over 16,383 characters into several posts and cuts a body at 128 KiB,
-/// which makes it invalid. [`compose`](super::compose) stays under half of the second limit with any
-/// input.
+/// which makes it invalid. Posts stay below both with any input.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Post {
     /// Where to post instead of the webhook's own channel: a channel's name, or `@user`.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bellhop_tests::mattermost::Mattermost;
 use bellhop_tests::program::Program;
 use bellhop_tests::stack::Stack;
+use jiff::Timestamp;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -19,7 +20,12 @@ fn number() -> usize {
 
 /// A failure as a worker tells it.
 pub(super) fn failure(kind: &str, message: &str) -> Vec<u8> {
-    let (id, now) = (Uuid::now_v7(), jiff::Timestamp::now());
+    failure_at(kind, message, Timestamp::now())
+}
+
+/// The same of another time.
+pub(super) fn failure_at(kind: &str, message: &str, now: Timestamp) -> Vec<u8> {
+    let id = Uuid::now_v7();
     let data = json!({"task_id": id, "kind": kind, "user_id": "ann", "status": "failed",
         "attempt": 1, "max_attempts": 1, "rev": 1, "timestamp": now,
         "error": {"code": "broken", "message": message}});

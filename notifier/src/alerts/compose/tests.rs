@@ -245,7 +245,7 @@ fn stays_within_the_limits_with_any_input() {
             }
             let post = compose(&notice, &plan);
             let text = post.attachments[0].text.chars().count();
-            assert!(text <= 20_000, "{filler:?}: {text}");
+            assert!(text <= 16_383, "{filler:?}: {text}");
             let body = serde_json::to_vec(&post).unwrap().len();
             assert!(body < 128 * 1024, "{filler:?} makes {body} bytes");
         }
