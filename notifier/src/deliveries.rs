@@ -52,6 +52,14 @@ pub(crate) struct Attempt<'a> {
 }
 
 impl<'a> Attempt<'a> {
+    /// Of a message to the team.
+    pub(crate) fn of_team(channel: &'a str, outcome: &'a str, at: Timestamp) -> Self {
+        Self {
+            user: None,
+            ..Self::none(channel, "", outcome, at)
+        }
+    }
+
     /// A decision to make none.
     pub(crate) fn none(channel: &'a str, user: &'a str, why: &'a str, at: Timestamp) -> Self {
         Self {

@@ -57,9 +57,10 @@ mod testing;
 pub use access::CallbackError;
 pub use away::MailChoice;
 pub use config::{
-    Access, AuthConfig, AuthMode, CategoryConfig, EscalationConfig, HttpConfig, KeyConfig,
-    MailConfig, MailTls, MattermostConfig, NotifierConfig, OpenKind, PushConfig, RoomsConfig,
-    StoreConfig, StoreKind, TasksConfig, Until, WebSocketConfig,
+    Access, AlertsConfig, AuthConfig, AuthMode, CategoryConfig, EscalationConfig, FlapConfig,
+    HttpConfig, KeyConfig, MailConfig, MailTls, MattermostConfig, NotifierConfig, OpenKind,
+    PostRate, PostRateError, PushConfig, QuietConfig, ReceiverConfig, ReceiverKind, RoomsConfig,
+    RouteConfig, StoreConfig, StoreKind, TasksConfig, Until, WebSocketConfig,
 };
 pub use http::{Network, NetworkError};
 #[doc(hidden)]

@@ -32,6 +32,10 @@ pub(crate) const PUBLISHED: &str = "bellhop_notifier_published_events_total";
 pub(crate) const ALERTS: &str = "bellhop_notifier_alerts_total";
 /// By `outcome`.
 pub(crate) const PUSHES: &str = "bellhop_notifier_pushes_total";
+/// Without labels.
+pub(crate) const ALERT_GROUPS: &str = "bellhop_notifier_alert_groups";
+/// By `receiver`.
+pub(crate) const ALERT_RECEIVER_UP: &str = "bellhop_notifier_alert_receiver_up";
 
 /// By `outcome`.
 pub(crate) const KEPT: &str = "bellhop_notifier_kept_events_total";
@@ -112,9 +116,21 @@ pub(crate) fn describe() {
         PUBLISHED,
         "Events of POST /api/events: sent, repeated (and not sent again) or failed"
     );
+    describe_alerts();
+}
+
+fn describe_alerts() {
     describe_counter!(
         ALERTS,
-        "Posts to Mattermost: posted, delayed (will be tried again) or refused"
+        "Alerts taken, known, unrouted, unreadable, silenced or inhibited; and posts: posted, delayed (will be tried again) or refused"
+    );
+    describe_gauge!(
+        ALERT_GROUPS,
+        "Groups of alerts that are open, where this instance looks after them"
+    );
+    describe_gauge!(
+        ALERT_RECEIVER_UP,
+        "Whether the last post to a receiver was answered: 1 or 0"
     );
     describe_counter!(
         PUSHES,

@@ -7,7 +7,7 @@ use bellhop_common::amqp::{
     Consumer, Delivery, Lock, Names, Publisher, PublisherTask, Rungs, Source, StreamPosition,
     Subscription, Topology,
 };
-use bellhop_common::config::{Secret, SecretError};
+use bellhop_common::config::SecretError;
 use bellhop_common::http::{Limits, serve};
 use bellhop_common::telemetry::{Component, Health, Metrics, MetricsError};
 use bellhop_common::tls;
@@ -21,15 +21,13 @@ use tracing::{info, warn};
 
 use crate::access::{Access, CallbackError};
 use crate::admission::Admission;
-use crate::alerts::mattermost::{SetupError, WebhookUrlError};
-use crate::alerts::{self, Mattermost, WebhookUrl};
+use crate::alerts::{self, Alerting, AlertsError};
 use crate::auth::{Issuer, IssuerError, KeyError, Verifier};
 use crate::away::contacts::{self, Contacts};
 use crate::away::unsubscribe::Unsubscribe;
 use crate::away::{CHANNELS, Channel, escalate};
 use crate::config::{
-    AuthMode, MAX_INSTANCE_BYTES, MailConfig, MattermostConfig, NotifierConfig, PushConfig,
-    StoreKind,
+    AuthMode, MAX_INSTANCE_BYTES, MailConfig, NotifierConfig, PushConfig, StoreKind,
 };
 use crate::deliver;
 use crate::directory::Directory;
@@ -58,9 +56,6 @@ const REVOCATIONS_PREFETCH: u16 = 500;
 /// What the broker keeps for an instance that does not keep up, before it drops the oldest.
 const LIVE_MAX_BYTES: u32 = 64 * 1024 * 1024;
 
-/// How long Mattermost may take for one post.
-const POST_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// How long HTTP requests and the last close frames may take at the end.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -73,18 +68,12 @@ pub enum RunError {
     /// Metrics.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
-    /// The webhook's address.
-    #[error("mattermost.webhook_url")]
-    Webhook(#[from] WebhookUrlError),
-    /// The file with the webhook's address.
-    #[error("mattermost.webhook_url_file")]
-    WebhookFile(#[from] SecretError),
+    /// Team alerts.
+    #[error(transparent)]
+    Alerts(#[from] AlertsError),
     /// The HTTP client for the issuer's key set.
     #[error(transparent)]
     Issuer(#[from] IssuerError),
-    /// The HTTP client.
-    #[error(transparent)]
-    Mattermost(#[from] SetupError),
     /// Web Push.
     #[error(transparent)]
     Push(#[from] PusherError),
@@ -124,10 +113,10 @@ pub async fn run(
     tls::install_provider();
     let metrics = Metrics::install()?;
     metric::describe();
-    let mattermost = mattermost(&config.mattermost)?;
     let health = Health::new();
+    let alerting = Alerting::open(&config, &health)?;
     let names = Names::new(&config.amqp);
-    let topology = topology(&names, mattermost.is_some(), &config);
+    let topology = topology(&names, alerting.as_ref(), &config);
     let hears = health.component("amqp.consumer");
     let (relays, lanes) = Relays::new();
     let (streams, behind) = streams::open(&config.store)?.unzip();
@@ -154,7 +143,7 @@ pub async fn run(
     }
     let lock = streams::lock(&gateway);
     let queues = (hears, lock.clone());
-    let consumer = start_queues(&gateway, topology, mattermost, queues, &health, &tasks);
+    let consumer = start_queues(&gateway, topology, alerting, queues, &health, &tasks);
     serves.up();
     info!(
         instance = gateway.instance,
@@ -175,11 +164,11 @@ pub async fn run(
     ended
 }
 
-fn topology(names: &Names, with_alerts: bool, config: &NotifierConfig) -> Topology {
+fn topology(names: &Names, alerting: Option<&Alerting>, config: &NotifierConfig) -> Topology {
     let base = Topology::base(names);
     let mut topology = base.with_revocations(names).with_deferral(names);
-    if with_alerts {
-        topology = topology.with_alerts(names, &[alerts::PATTERN]);
+    if let Some(alerting) = alerting {
+        topology = topology.with_alerts(names, &alerting.plan.patterns());
     }
     if config.escalation.is_on() {
         topology = topology.with_escalation(names, &CHANNELS.map(Channel::as_str));
@@ -281,16 +270,6 @@ fn gate(config: &NotifierConfig) -> Gate {
     })
 }
 
-fn mattermost(config: &MattermostConfig) -> Result<Option<Mattermost>, RunError> {
-    let url = match (&config.webhook_url, &config.webhook_url_file) {
-        (Some(url), _) => url.clone(),
-        (None, Some(path)) => Secret::from_file(path)?,
-        (None, None) => return Ok(None),
-    };
-    let webhook: WebhookUrl = url.expose().parse()?;
-    Ok(Some(Mattermost::new(webhook, POST_TIMEOUT)?))
-}
-
 fn mailer(config: &MailConfig) -> Result<Option<Mailer>, MailSetupError> {
     let is_configured = config.smtp.is_some();
     is_configured.then(|| Mailer::new(config)).transpose()
@@ -310,7 +289,7 @@ fn host_name() -> String {
 fn start_queues(
     gateway: &Arc<Gateway>,
     topology: Topology,
-    mattermost: Option<Mattermost>,
+    alerting: Option<Alerting>,
     (hears, lock): (Component, Lock),
     health: &Health,
     tasks: &TaskTracker,
@@ -358,12 +337,11 @@ fn start_queues(
     if gateway.config.escalation.is_on() {
         start_escalation(gateway, &mut subscribe, tasks);
     }
-    if let Some(client) = mattermost {
-        // One at a time: the channel reads them in order.
-        let waiting = subscribe(Source::Queue(names.alerts()), 1);
-        let gateway = Arc::clone(gateway);
+    if let Some(alerting) = alerting {
+        let waiting = subscribe(Source::Queue(names.alerts()), alerts::PREFETCH);
+        let (gateway, hears) = (Arc::clone(gateway), hears.clone());
         let stop = gateway.stop.clone();
-        tasks.spawn(alerts::dispatch(gateway, client, waiting, stop));
+        tasks.spawn(alerts::dispatch(gateway, alerting, waiting, hears, stop));
     }
     Consumer::start_locked(
         &gateway.config.amqp,

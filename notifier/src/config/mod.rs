@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr as _;
 
 use bellhop_common::config::{AmqpConfig, LogConfig, Secret, ServiceConfig, ShutdownConfig};
 use serde::{Deserialize, Serialize};
 
+pub use self::alerts::{
+    AlertsConfig, FlapConfig, PostRate, PostRateError, QuietConfig, ReceiverConfig, ReceiverKind,
+    RouteConfig,
+};
 pub(crate) use self::auth::jwks_url;
 pub use self::auth::{AuthConfig, AuthMode, KeyConfig};
 pub use self::escalation::{CategoryConfig, EscalationConfig, Until};
@@ -17,9 +20,10 @@ pub use self::push::PushConfig;
 pub use self::rooms::{Access, RoomsConfig};
 pub use self::store::{StoreConfig, StoreKind};
 pub use self::websocket::WebSocketConfig;
-use crate::alerts::WebhookUrl;
+use crate::alerts::Plan;
 use crate::http::Network;
 
+mod alerts;
 mod auth;
 mod escalation;
 mod mail;
@@ -58,12 +62,14 @@ pub struct NotifierConfig {
     pub tasks: TasksConfig,
     /// How people who are away are reached.
     pub escalation: EscalationConfig,
-    /// Team alerts. Without a webhook there are none.
-    pub mattermost: MattermostConfig,
     /// Web Push. Without a key there is none.
     pub push: PushConfig,
     /// Mails to people who are away. Without a server there are none.
     pub mail: MailConfig,
+    /// The receiver of team alerts. Without any there are none.
+    pub mattermost: MattermostConfig,
+    /// Which alerts the team is told, when and where.
+    pub alerts: AlertsConfig,
 }
 
 /// `[http]`: the listener.
@@ -154,18 +160,11 @@ impl ServiceConfig for NotifierConfig {
                 self.websocket.drain_window, self.shutdown.deadline
             ));
         }
-        let hook = &self.mattermost;
-        if hook.webhook_url.is_some() && hook.webhook_url_file.is_some() {
-            problems.push(
-                "mattermost.webhook_url and mattermost.webhook_url_file are both set: keep one"
-                    .into(),
-            );
+        if let Err(wrong) = Plan::new(&self.alerts, &self.mattermost) {
+            problems.extend(wrong);
         }
-        let webhook = hook.webhook_url.as_ref();
-        if let Some(Err(error)) = webhook.map(|url| WebhookUrl::from_str(url.expose())) {
-            problems.push(format!("mattermost.webhook_url: {error}"));
-        }
-        if hook
+        if self
+            .mattermost
             .task_url
             .as_ref()
             .is_some_and(|url| !url.contains("{task_id}"))

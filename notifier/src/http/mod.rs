@@ -1,6 +1,7 @@
 //! The HTTP side: the socket's handshake, the event stream, jobs and events for browsers, backends and
-//! curl, inboxes, who is where, the dead letters, the page.
+//! curl, inboxes, who is where, the dead letters, alerts, the page.
 
+mod alerts;
 mod arrival;
 mod board;
 mod body;
@@ -52,6 +53,7 @@ pub(crate) fn routes(
     let connections = connections::routes(Arc::clone(&gateway));
     let dead = dead::routes(Arc::clone(&gateway));
     let revocations = revocations::route(Arc::clone(&gateway));
+    let alerts = alerts::routes(Arc::clone(&gateway));
     let inbox = inbox::routes(Arc::clone(&gateway));
     let push = push::routes(Arc::clone(&gateway));
     let tasks = tasks::route(Arc::clone(&gateway))
@@ -71,6 +73,7 @@ pub(crate) fn routes(
         .or(connections)
         .or(away)
         .or(dead)
+        .or(alerts)
         .or(revocations);
     // The gate last, because it holds up whatever comes to it.
     status_routes(health, metrics)
