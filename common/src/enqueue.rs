@@ -13,12 +13,12 @@ use uuid::Uuid;
 use crate::amqp::{ClaimError, Claimed, Message, Names, PublishError, Publisher, Route, Turn};
 use crate::unique;
 use crate::wire::{
-    Audience, Event, EventClass, EventError, EventKey, Job, JobError, KeyError, Order, Status,
-    TASK_STATUS_CHANGED, TaskStatus, header,
+    Audience, Event, EventClass, EventError, EventKey, GroupSequel, Job, JobError, KeyError, Order,
+    Status, TASK_STATUS_CHANGED, TaskStatus, header,
 };
 
 /// How long a producer waits until its job is announced to the owner.
-const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a job is not in its queue.
 #[derive(Debug, Error)]
@@ -177,6 +177,7 @@ pub fn accepted(job: &Job, now: Timestamp) -> TaskStatus {
         error: None,
         result: None,
         next_attempt_at: due,
+        group: job.group.as_ref().map(|group| group.place()),
         timestamp: now,
     }
 }
@@ -250,6 +251,9 @@ pub struct Envelope<'a> {
     pub settled: Option<Uuid>,
     /// The trace it belongs to.
     pub traceparent: Option<&'a str>,
+    /// Of a job of a group that has ended: what follows the group's end. It goes to whoever counts
+    /// the group and not to the room.
+    pub sequel: Option<&'a GroupSequel>,
 }
 
 impl Envelope<'_> {
@@ -276,12 +280,16 @@ pub async fn publish_status(
     status: &TaskStatus,
     envelope: Envelope<'_>,
 ) -> Result<(), StatusError> {
-    let message = status_message(status, envelope)?;
+    let mut message = status_message(status, envelope)?;
     let exchange = names.events();
     let room = envelope.room.map(|room| Audience::Room(room.to_owned()));
     let owner = Audience::User(status.user_id.clone());
     // The owner's event last: it is the one that settles, and the room's must not be missing then.
     for audience in room.into_iter().chain(std::iter::once(owner)) {
+        if let (Audience::User(_), Some(sequel)) = (&audience, envelope.sequel) {
+            let sequel = serde_json::to_string(sequel).map_err(EventError::from)?;
+            message.headers.insert(header::GROUP.to_owned(), sequel);
+        }
         // Nobody may be listening to what is live; what is stored must land in the inbox.
         let route = Route {
             exchange: &exchange,

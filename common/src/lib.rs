@@ -5,6 +5,7 @@
 //! - [`config`]: defaults < file < environment < flags.
 //! - [`dead_letters`]: what failed for good: list, replay, drop.
 //! - [`enqueue`]: a job into its queue, a status to its owner. [`unique`]: unless it is there already.
+//!   [`enqueue_group`]: many that belong together. [`follow_up`]: jobs that follow an end.
 //! - [`revoke`]: tokens that are good no more, to all notifiers.
 //! - [`telemetry`]: logs, metrics, readiness. [`http`]: the pages that show them.
 //! - [`cli`], [`shutdown`], [`backoff`], [`tls`]: small things with one answer for both services.
@@ -15,6 +16,8 @@ pub mod cli;
 pub mod config;
 pub mod dead_letters;
 pub mod enqueue;
+pub mod enqueue_group;
+pub mod follow_up;
 pub mod http;
 pub mod revoke;
 pub mod shutdown;

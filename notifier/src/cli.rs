@@ -54,6 +54,9 @@ enum Command {
         /// Its own id (`jti`), by which it can be revoked
         #[arg(long, value_name = "ID")]
         token_id: Option<String>,
+        /// Where the user gets mail (`email`)
+        #[arg(long, value_name = "ADDRESS")]
+        email: Option<String>,
         #[command(flatten)]
         config: ConfigFlags,
     },
@@ -90,6 +93,7 @@ impl Cli {
                 scope,
                 room,
                 token_id,
+                email,
                 config,
             } => {
                 let config: NotifierConfig = Sources::of_process(&config).load()?;
@@ -101,6 +105,7 @@ impl Cli {
                     scope: scope.as_deref(),
                     rooms: &room,
                     token_id: token_id.as_deref(),
+                    email: email.as_deref(),
                     ..Draft::new(&user, Timestamp::now(), ttl.0)
                 };
                 say(&mint(&config.auth, &draft)?);

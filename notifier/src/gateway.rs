@@ -9,9 +9,12 @@ use tokio_util::task::TaskTracker;
 use crate::access::Access;
 use crate::admission::Admission;
 use crate::auth::Verifier;
+use crate::away::contacts::Contacts;
+use crate::away::unsubscribe::Unsubscribe;
 use crate::config::NotifierConfig;
 use crate::directory::Directory;
 use crate::hub::Hub;
+use crate::mail::Mailer;
 use crate::presence::Presence;
 use crate::push::Pusher;
 use crate::recent::Recent;
@@ -44,10 +47,16 @@ pub(crate) struct Gateway {
     pub(crate) rungs: Rungs,
     /// What is kept; `None` where nothing is.
     pub(crate) streams: Option<Streams>,
+    /// Addresses that tokens say, on their way to the store.
+    pub(crate) contacts: Contacts,
+    /// Signs the links in mails.
+    pub(crate) unsubscribe: Unsubscribe,
     /// Where nothing is kept: what was shown lately.
     pub(crate) recent: Recent,
     /// Sends to browsers; `None` without a key.
     pub(crate) pusher: Option<Pusher>,
+    /// Sends mails, if it is configured.
+    pub(crate) mailer: Option<Mailer>,
     /// This instance stops: connections are moved elsewhere and no more are taken.
     pub(crate) stop: CancellationToken,
     /// The last connection has ended.

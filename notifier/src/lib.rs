@@ -21,8 +21,13 @@ mod access;
 mod admission;
 pub mod alerts;
 pub mod auth;
+mod away;
 mod config;
+mod delay;
+mod deliver;
+mod deliveries;
 mod directory;
+mod documents;
 mod drain;
 mod gateway;
 mod heartbeat;
@@ -50,10 +55,12 @@ mod streams;
 mod testing;
 
 pub use access::CallbackError;
+pub use away::MailChoice;
 pub use config::{
-    Access, AuthConfig, AuthMode, HttpConfig, KeyConfig, MailConfig, MailTls, MattermostConfig,
-    NotifierConfig, OpenKind, PushConfig, RoomsConfig, StoreConfig, StoreKind, TasksConfig,
-    WebSocketConfig,
+    Access, AlertsConfig, AuthConfig, AuthMode, CategoryConfig, EscalationConfig, FlapConfig,
+    HttpConfig, KeyConfig, MailConfig, MailTls, MattermostConfig, NotifierConfig, OpenKind,
+    PostRate, PostRateError, PushConfig, QuietConfig, ReceiverConfig, ReceiverKind, RoomsConfig,
+    RouteConfig, StoreConfig, StoreKind, TasksConfig, Until, WebSocketConfig,
 };
 pub use http::{Network, NetworkError};
 #[doc(hidden)]

@@ -32,9 +32,15 @@ pub(crate) const PUBLISHED: &str = "bellhop_notifier_published_events_total";
 pub(crate) const ALERTS: &str = "bellhop_notifier_alerts_total";
 /// By `outcome`.
 pub(crate) const PUSHES: &str = "bellhop_notifier_pushes_total";
+/// Without labels.
+pub(crate) const ALERT_GROUPS: &str = "bellhop_notifier_alert_groups";
+/// By `receiver`.
+pub(crate) const ALERT_RECEIVER_UP: &str = "bellhop_notifier_alert_receiver_up";
 
 /// By `outcome`.
 pub(crate) const KEPT: &str = "bellhop_notifier_kept_events_total";
+/// By `outcome`.
+pub(crate) const GROUPS: &str = "bellhop_notifier_groups_total";
 /// Without labels.
 pub(crate) const KEEP_SECONDS: &str = "bellhop_notifier_keep_seconds";
 /// Without labels.
@@ -52,6 +58,10 @@ pub(crate) const BOARD_STATES: &str = "bellhop_notifier_board_states_total";
 /// By `what`.
 pub(crate) const SWEPT: &str = "bellhop_notifier_swept_total";
 
+/// By `channel` and `outcome`.
+pub(crate) const ATTEMPTS: &str = "bellhop_notifier_delivery_attempts_total";
+/// By `channel`.
+pub(crate) const ATTEMPT_SECONDS: &str = "bellhop_notifier_delivery_attempt_seconds";
 /// By `outcome`.
 pub(crate) const JWKS_REFRESHES: &str = "bellhop_notifier_jwks_refreshes_total";
 /// By `kind`.
@@ -60,6 +70,7 @@ pub(crate) const REVOCATIONS: &str = "bellhop_notifier_revocations_total";
 /// Gives the metrics their help texts.
 pub(crate) fn describe() {
     describe_streams();
+    describe_escalation();
     describe_gauge!(
         CONNECTIONS,
         "Connections that are open now, WebSocket and Server-Sent Events"
@@ -105,13 +116,36 @@ pub(crate) fn describe() {
         PUBLISHED,
         "Events of POST /api/events: sent, repeated (and not sent again) or failed"
     );
+    describe_alerts();
+}
+
+fn describe_alerts() {
     describe_counter!(
         ALERTS,
-        "Posts to Mattermost: posted, delayed (will be tried again) or refused"
+        "Alerts taken, known, unrouted, unreadable, silenced or inhibited; and posts: posted, delayed (will be tried again) or refused"
+    );
+    describe_gauge!(
+        ALERT_GROUPS,
+        "Groups of alerts that are open, where this instance looks after them"
+    );
+    describe_gauge!(
+        ALERT_RECEIVER_UP,
+        "Whether the last post to a receiver was answered: 1 or 0"
     );
     describe_counter!(
         PUSHES,
         "Messages to push services: taken, or what was wrong"
+    );
+}
+
+fn describe_escalation() {
+    describe_counter!(
+        ATTEMPTS,
+        "Attempts to reach somebody, by channel: sent, retrying, refused, gone, failed; or why there was none"
+    );
+    describe_histogram!(
+        ATTEMPT_SECONDS,
+        "How long an attempt to reach somebody took, by channel"
     );
 }
 
@@ -123,6 +157,10 @@ fn describe_streams() {
     describe_histogram!(
         KEEP_SECONDS,
         "How long a batch of stored events took to be kept and told to all instances"
+    );
+    describe_counter!(
+        GROUPS,
+        "Groups of jobs that ended: succeeded, failed or cancelled; uncounted are ends of jobs of groups where nothing is kept"
     );
     describe_counter!(
         DEFERRED,
@@ -147,6 +185,6 @@ fn describe_streams() {
     );
     describe_counter!(
         SWEPT,
-        "Events, tasks and delivery attempts removed because of their age"
+        "Events, tasks, groups and delivery attempts removed because of their age"
     );
 }

@@ -7,7 +7,7 @@ use bellhop_common::amqp::{
     Consumer, Delivery, Lock, Names, Publisher, PublisherTask, Rungs, Source, StreamPosition,
     Subscription, Topology,
 };
-use bellhop_common::config::{Secret, SecretError};
+use bellhop_common::config::SecretError;
 use bellhop_common::http::{Limits, serve};
 use bellhop_common::telemetry::{Component, Health, Metrics, MetricsError};
 use bellhop_common::tls;
@@ -21,18 +21,22 @@ use tracing::{info, warn};
 
 use crate::access::{Access, CallbackError};
 use crate::admission::Admission;
-use crate::alerts::mattermost::{SetupError, WebhookUrlError};
-use crate::alerts::{self, Mattermost, WebhookUrl};
+use crate::alerts::{self, Alerting, AlertsError};
 use crate::auth::{Issuer, IssuerError, KeyError, Verifier};
+use crate::away::contacts::{self, Contacts};
+use crate::away::unsubscribe::Unsubscribe;
+use crate::away::{CHANNELS, Channel, escalate};
 use crate::config::{
-    AuthMode, MAX_INSTANCE_BYTES, MattermostConfig, NotifierConfig, PushConfig, StoreKind,
+    AuthMode, MAX_INSTANCE_BYTES, MailConfig, NotifierConfig, PushConfig, StoreKind,
 };
+use crate::deliver;
 use crate::directory::Directory;
 use crate::drain::drain;
 use crate::gateway::Gateway;
 use crate::http;
 use crate::hub::Hub;
 use crate::inbound;
+use crate::mail::{MailSetupError, Mailer};
 use crate::metric;
 use crate::presence::{self, Presence};
 use crate::push::{Pusher, PusherError};
@@ -52,9 +56,6 @@ const REVOCATIONS_PREFETCH: u16 = 500;
 /// What the broker keeps for an instance that does not keep up, before it drops the oldest.
 const LIVE_MAX_BYTES: u32 = 64 * 1024 * 1024;
 
-/// How long Mattermost may take for one post.
-const POST_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// How long HTTP requests and the last close frames may take at the end.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -67,21 +68,18 @@ pub enum RunError {
     /// Metrics.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
-    /// The webhook's address.
-    #[error("mattermost.webhook_url")]
-    Webhook(#[from] WebhookUrlError),
-    /// The file with the webhook's address.
-    #[error("mattermost.webhook_url_file")]
-    WebhookFile(#[from] SecretError),
+    /// Team alerts.
+    #[error(transparent)]
+    Alerts(#[from] AlertsError),
     /// The HTTP client for the issuer's key set.
     #[error(transparent)]
     Issuer(#[from] IssuerError),
-    /// The HTTP client.
-    #[error(transparent)]
-    Mattermost(#[from] SetupError),
     /// Web Push.
     #[error(transparent)]
     Push(#[from] PusherError),
+    /// What sends mails.
+    #[error(transparent)]
+    Mail(#[from] MailSetupError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -115,22 +113,14 @@ pub async fn run(
     tls::install_provider();
     let metrics = Metrics::install()?;
     metric::describe();
-    let mattermost = mattermost(&config.mattermost)?;
     let health = Health::new();
+    let alerting = Alerting::open(&config, &health)?;
     let names = Names::new(&config.amqp);
-    let topology = topology(&names, mattermost.is_some(), config.store.kind);
+    let topology = topology(&names, alerting.as_ref(), &config);
     let hears = health.component("amqp.consumer");
     let (relays, lanes) = Relays::new();
     let (streams, behind) = streams::open(&config.store)?.unzip();
-    let parts = Parts {
-        verifier: Verifier::new(&config.auth)?,
-        gate: gate(&config),
-        access: Access::new(&config.rooms, config.auth.mode)?,
-        presence: Presence::new(hears.clone()),
-        relays,
-        streams,
-        pusher: pusher(&config.push)?,
-    };
+    let parts = Parts::new(&config, hears.clone(), relays, streams)?;
     let with_client = |issuer| Ok::<_, IssuerError>((issuer, Issuer::client()?));
     let issuer = parts.verifier.issuer().map(with_client).transpose()?;
     let component = health.component("amqp.publisher");
@@ -153,7 +143,7 @@ pub async fn run(
     }
     let lock = streams::lock(&gateway);
     let queues = (hears, lock.clone());
-    let consumer = start_queues(&gateway, topology, mattermost, queues, &health, &tasks);
+    let consumer = start_queues(&gateway, topology, alerting, queues, &health, &tasks);
     serves.up();
     info!(
         instance = gateway.instance,
@@ -174,13 +164,16 @@ pub async fn run(
     ended
 }
 
-fn topology(names: &Names, with_alerts: bool, store: StoreKind) -> Topology {
+fn topology(names: &Names, alerting: Option<&Alerting>, config: &NotifierConfig) -> Topology {
     let base = Topology::base(names);
     let mut topology = base.with_revocations(names).with_deferral(names);
-    if with_alerts {
-        topology = topology.with_alerts(names, &[alerts::PATTERN]);
+    if let Some(alerting) = alerting {
+        topology = topology.with_alerts(names, &alerting.plan.patterns());
     }
-    match store {
+    if config.escalation.is_on() {
+        topology = topology.with_escalation(names, &CHANNELS.map(Channel::as_str));
+    }
+    match config.store.kind {
         StoreKind::None => topology,
         StoreKind::Sqlite | StoreKind::Redis => topology.with_board(names),
     }
@@ -207,9 +200,28 @@ struct Parts {
     relays: Relays,
     streams: Option<Streams>,
     pusher: Option<Pusher>,
+    mailer: Option<Mailer>,
 }
 
 impl Parts {
+    fn new(
+        config: &NotifierConfig,
+        hears: Component,
+        relays: Relays,
+        streams: Option<Streams>,
+    ) -> Result<Self, RunError> {
+        Ok(Self {
+            verifier: Verifier::new(&config.auth)?,
+            gate: gate(config),
+            access: Access::new(&config.rooms, config.auth.mode)?,
+            presence: Presence::new(hears),
+            relays,
+            streams,
+            pusher: pusher(&config.push)?,
+            mailer: mailer(&config.mail)?,
+        })
+    }
+
     fn assemble(
         self,
         config: NotifierConfig,
@@ -236,6 +248,9 @@ impl Parts {
             ),
             streams: self.streams,
             pusher: self.pusher,
+            mailer: self.mailer,
+            contacts: Contacts::new(),
+            unsubscribe: Unsubscribe::default(),
             recent: Recent::default(),
             stop,
             closed: CancellationToken::new(),
@@ -255,14 +270,9 @@ fn gate(config: &NotifierConfig) -> Gate {
     })
 }
 
-fn mattermost(config: &MattermostConfig) -> Result<Option<Mattermost>, RunError> {
-    let url = match (&config.webhook_url, &config.webhook_url_file) {
-        (Some(url), _) => url.clone(),
-        (None, Some(path)) => Secret::from_file(path)?,
-        (None, None) => return Ok(None),
-    };
-    let webhook: WebhookUrl = url.expose().parse()?;
-    Ok(Some(Mattermost::new(webhook, POST_TIMEOUT)?))
+fn mailer(config: &MailConfig) -> Result<Option<Mailer>, MailSetupError> {
+    let is_configured = config.smtp.is_some();
+    is_configured.then(|| Mailer::new(config)).transpose()
 }
 
 fn pusher(config: &PushConfig) -> Result<Option<Pusher>, PusherError> {
@@ -279,7 +289,7 @@ fn host_name() -> String {
 fn start_queues(
     gateway: &Arc<Gateway>,
     topology: Topology,
-    mattermost: Option<Mattermost>,
+    alerting: Option<Alerting>,
     (hears, lock): (Component, Lock),
     health: &Health,
     tasks: &TaskTracker,
@@ -324,12 +334,14 @@ fn start_queues(
         let states = subscribe(Source::Queue(names.board()), board::PREFETCH);
         tasks.spawn(board::keep(Arc::clone(gateway), states));
     }
-    if let Some(client) = mattermost {
-        // One at a time: the channel reads them in order.
-        let waiting = subscribe(Source::Queue(names.alerts()), 1);
-        let gateway = Arc::clone(gateway);
+    if gateway.config.escalation.is_on() {
+        start_escalation(gateway, &mut subscribe, tasks);
+    }
+    if let Some(alerting) = alerting {
+        let waiting = subscribe(Source::Queue(names.alerts()), alerts::PREFETCH);
+        let (gateway, hears) = (Arc::clone(gateway), hears.clone());
         let stop = gateway.stop.clone();
-        tasks.spawn(alerts::dispatch(gateway, client, waiting, stop));
+        tasks.spawn(alerts::dispatch(gateway, alerting, waiting, hears, stop));
     }
     Consumer::start_locked(
         &gateway.config.amqp,
@@ -339,4 +351,22 @@ fn start_queues(
         hears,
         Some(lock),
     )
+}
+
+/// What sends to people who are away.
+fn start_escalation(
+    gateway: &Arc<Gateway>,
+    subscribe: &mut impl FnMut(Source, u16) -> mpsc::Receiver<Delivery>,
+    tasks: &TaskTracker,
+) {
+    let names = &gateway.names;
+    let due = subscribe(Source::Queue(names.escalation()), escalate::PREFETCH);
+    tasks.spawn(escalate::escalate(Arc::clone(gateway), due));
+    for channel in CHANNELS {
+        let queue = Source::Queue(names.deliver(channel.as_str()));
+        let orders = subscribe(queue, deliver::PREFETCH);
+        tasks.spawn(deliver::deliver(Arc::clone(gateway), channel, orders));
+    }
+    let closed = gateway.closed.clone();
+    tasks.spawn(contacts::keep(Arc::clone(gateway), closed));
 }

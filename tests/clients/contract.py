@@ -45,6 +45,7 @@ class Seen:
 
     def __init__(self):
         self.lock, self.counts, self.problems, self.states = threading.Lock(), {}, [], set()
+        self.group_states = set()
 
     def note(self, name, payload):
         message = API["components"]["messages"].get(name)
@@ -58,6 +59,8 @@ class Seen:
             self.counts[name] = self.counts.get(name, 0) + 1
             if name == "task.updated":
                 self.states.add(payload["data"]["status"])
+                if payload["data"]["kind"] == "group":
+                    self.group_states.add(payload["data"]["status"])
 
     def problem(self, text):
         with self.lock:
@@ -227,8 +230,15 @@ def jobs(backend, seen, replies):
            "then": [{"kind": "files.checksum", "args": {"path": "."}}]}
     properties = pika.BasicProperties(reply_to=replies, correlation_id="job")
     backend.channel.basic_publish("bellhop.jobs", "default", json.dumps(job), properties, mandatory=True)
+    # A group needs no library: N messages that say which they are of how many.
+    for index in range(3):
+        group = {"id": "sums", "index": index, "size": 3, "title": "Three sums",
+                 "then": [{"kind": "files.checksum", "args": {"path": "."}}]}
+        job = {"id": f"sums/{index}", "kind": "files.checksum", "args": {"path": "."}, "user_id": "ann", "group": group}
+        backend.channel.basic_publish("bellhop.jobs", "default", json.dumps(job), mandatory=True)
     properties = pika.BasicProperties(reply_to=replies, correlation_id="status")
     backend.channel.basic_publish("bellhop.control", "ask.status", b"", properties)
+    seen.until(lambda: "succeeded" in seen.group_states, "the end of a group")
     states = set(API["components"]["schemas"]["status"]["enum"])
     seen.until(lambda: states <= seen.states, f"a task in each of the states {states}")
 

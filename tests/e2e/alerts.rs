@@ -1,10 +1,16 @@
 //! A failed job is posted to Mattermost, once, whatever Mattermost does meanwhile.
 
+mod crowd;
+mod handover;
+mod outage;
+mod routes;
+mod silences;
+
 use std::time::{Duration, Instant};
 
 use bellhop_common::config::Secret;
 use bellhop_notifier::NotifierConfig;
-use bellhop_tests::mattermost::{Mattermost, Mode, mentions};
+use bellhop_tests::mattermost::{Mattermost, Mode, Post, mentions};
 use bellhop_tests::stack::{PATIENCE, Running, Stack};
 use bellhop_worker::Registry;
 use serde_json::json;
@@ -19,11 +25,28 @@ async fn services(stack: &Stack, double: &Mattermost) -> (Running, Running) {
     (worker, notifier)
 }
 
-fn config(stack: &Stack, double: &Mattermost) -> NotifierConfig {
+pub(crate) fn config(stack: &Stack, double: &Mattermost) -> NotifierConfig {
     let mut config = stack.notifier_config();
     config.mattermost.webhook_url = Some(Secret::new(double.hook_url()));
     config.mattermost.task_url = Some("https://bell.example/tasks/{task_id}".into());
+    config.alerts.group_wait.0 = Duration::from_millis(200);
+    config.alerts.group_interval.0 = Duration::from_millis(500);
     config
+}
+
+/// How many alerts a post tells.
+pub(crate) fn count(post: &Post) -> u64 {
+    let fields = post.attachments[0].fields.iter().flatten().flatten();
+    let count = fields.filter(|field| field.title == "Count");
+    let mut count = count.filter_map(|field| field.value.as_str()?.parse().ok());
+    count.next().unwrap_or(1)
+}
+
+/// The posts, once they tell so many alerts.
+pub(crate) async fn wait_until_told(double: &Mattermost, wants: u64) -> Vec<Post> {
+    let told = |posts: &[Post]| posts.iter().map(count).sum::<u64>() >= wants;
+    let posts = double.wait_until(told, PATIENCE).await;
+    posts.unwrap_or_else(|posts| panic!("{wants} alerts in {posts:?}"))
 }
 
 #[tokio::test]
@@ -56,22 +79,23 @@ async fn an_outage_of_mattermost_loses_nothing() {
         stack.enqueue("break", args, "ann").await;
     }
     double.wait_for_requests(1, PATIENCE).await.unwrap();
+    let rabbit = stack.rabbit().await;
+    rabbit.fetched("alerts").await;
     // The notifier is replaced in the middle of the outage.
     notifier.stop().await;
     let notifier = stack.notifier(config(&stack, &double)).await;
     double.wait_for_requests(2, PATIENCE).await.unwrap();
     double.set_mode(Mode::Healthy);
-    let posts = double.wait_for_posts(3, PATIENCE).await.unwrap();
+    let posts = wait_until_told(&double, 3).await;
     for n in 0..3 {
         let about = format!("failure {n}");
         let tell = posts
             .iter()
-            .filter(|post| format!("{post:?}").contains(&about));
+            .filter(|post| format!("{:?}", post.attachments).contains(&about));
         assert_eq!(tell.count(), 1, "{about}: {posts:?}");
     }
     worker.stop().await;
     notifier.stop().await;
-    let rabbit = stack.rabbit().await;
     assert_eq!(rabbit.ready("alerts").await, 0);
     assert_eq!(
         rabbit.ready("dead").await,

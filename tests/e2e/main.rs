@@ -12,6 +12,7 @@ mod tasks;
 
 mod admission;
 mod alerts;
+mod away;
 mod balancers;
 mod board;
 mod broker_away;
@@ -27,6 +28,7 @@ mod drain;
 mod faults;
 mod follow_ups;
 mod frames;
+mod groups;
 mod handed_back;
 mod handshake;
 mod http_api;

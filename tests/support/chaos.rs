@@ -409,6 +409,8 @@ impl Swarm {
     /// Stops them all in order.
     pub async fn stop(mut self) {
         for worker in &self.workers {
+            // One that just began would die of the signal instead of obeying it.
+            worker.wait_ready().await;
             worker.signal(Signal::TERM);
         }
         self.leaving.append(&mut self.workers);

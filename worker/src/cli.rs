@@ -1,6 +1,7 @@
 //! The commands.
 
 mod dead;
+mod group;
 mod status;
 
 use std::path::Path;
@@ -79,9 +80,11 @@ enum Command {
     },
     /// Put a job into a queue and print its id
     Enqueue(Box<Enqueue>),
-    /// End a task, wherever it is: queued, scheduled, waiting to be tried again or running
+    /// Put in many jobs that belong together, and print the group's id and then theirs
+    EnqueueGroup(Box<group::EnqueueGroup>),
+    /// End a task, or all jobs of a group, wherever it is: queued, scheduled, waiting to be tried again or running
     Cancel {
-        /// The task's id
+        /// The task's id, or the group's
         id: String,
         /// Only if it belongs to this user
         #[arg(long, value_name = "ID")]
@@ -142,6 +145,7 @@ impl Cli {
                 check_config,
             } => run(&config, check_config, tasks).await,
             Command::Enqueue(job) => job.run().await,
+            Command::EnqueueGroup(group) => group.run().await,
             Command::Cancel { id, user, config } => {
                 cancel_task(&config, &id, user.as_deref()).await
             }

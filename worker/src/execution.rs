@@ -96,6 +96,7 @@ impl<'a> Attempt<'a> {
             task_id: message.job.id.clone(),
             user_id: message.job.user_id.clone(),
             attempt: message.attempt(),
+            group: message.job.group.as_ref().map(|group| group.place()),
             traceparent: message.traceparent().map(str::to_owned),
             link: Arc::clone(&held.link),
         };

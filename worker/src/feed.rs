@@ -134,6 +134,7 @@ impl Feed {
             error: None,
             result: None,
             next_attempt_at: None,
+            group: job.group.as_ref().map(|group| group.place()),
             timestamp: now,
         }
     }

@@ -1,10 +1,10 @@
 //! The jobs that follow a job's end.
 
 use bellhop_common::amqp::{Message, Properties, PublishError, Route};
-use bellhop_common::enqueue::{Envelope, accepted, message as message_of, publish_status};
-use bellhop_common::wire::{Ending, Job, Status, TaskError, TaskStatus, header};
+use bellhop_common::follow_up;
+use bellhop_common::wire::{Ending, Job, Parent, Status, TaskError, TaskStatus};
 use jiff::Timestamp;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::message::JobMessage;
 use crate::service::Service;
@@ -24,32 +24,18 @@ pub(crate) async fn follow(
         _ => return Ok(()),
     };
     for (index, follow_up) in follow_ups.iter().enumerate() {
-        let job = follow_up.job(&parent.job, ending, index);
+        let job = follow_up.job(&Parent::job(&parent.job), ending, index);
         let queue = follow_up.queue.as_deref().unwrap_or(&parent.queue);
-        match write(parent, &job, in_doubt) {
+        let (end, trace) = (parent.end_id(), parent.traceparent());
+        match follow_up::write(&job, end, in_doubt, trace, Timestamp::now()) {
             Ok(message) => put_in(service, queue, &job, message).await?,
             Err(error) => {
                 let task_id = &parent.job.id;
-                warn!(error, task_id, kind = job.kind, "a follow-up is no job");
+                warn!(%error, task_id, kind = job.kind, "a follow-up is no job");
             }
         }
     }
     Ok(())
-}
-
-fn write(parent: &JobMessage, job: &Job, in_doubt: bool) -> Result<Message, String> {
-    job.check().map_err(|error| error.to_string())?;
-    let mut message = message_of(job, Timestamp::now()).map_err(|error| error.to_string())?;
-    let trace = parent
-        .traceparent()
-        .map(|trace| (header::TRACEPARENT, trace));
-    let once = in_doubt.then_some((header::ONCE, "1"));
-    let end = parent.end_id().to_string();
-    let origin = Some((header::ORIGIN, end.as_str()));
-    for (name, value) in trace.into_iter().chain(once).chain(origin) {
-        message.headers.insert(name.to_owned(), value.to_owned());
-    }
-    Ok(message)
 }
 
 async fn put_in(
@@ -72,13 +58,10 @@ async fn put_in(
     });
     let error = match placed.await? {
         Ok(true) => {
-            announce(service, job).await;
+            follow_up::announce(&service.publisher, &service.names, job, Timestamp::now()).await;
             return Ok(());
         }
-        Ok(false) => {
-            let text = format!("no worker serves the queue `{queue}`");
-            TaskError::new("no_such_queue", text)
-        }
+        Ok(false) => follow_up::no_such_queue(queue),
         Err(error) => TaskError::new("too_large", error.to_string()),
     };
     let task_id = &job.id;
@@ -98,16 +81,4 @@ async fn put_in(
         }
     }
     Ok(())
-}
-
-async fn announce(service: &Service, job: &Job) {
-    let envelope = Envelope {
-        room: job.room_id.as_deref(),
-        ..Envelope::default()
-    };
-    let status = accepted(job, Timestamp::now());
-    let told = publish_status(&service.publisher, &service.names, &status, envelope);
-    if let Err(error) = told.await {
-        debug!(%error, task_id = job.id, "a follow-up was not announced");
-    }
 }

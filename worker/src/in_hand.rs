@@ -97,12 +97,12 @@ impl InHand {
         !held.is_some_and(is_ours)
     }
 
-    /// Asks a job to end; whether it is in hand and of this user.
+    /// Asks a job to end, or all of a group; whether any is in hand and of this user.
     pub(crate) fn cancel(&self, id: &str, user_id: Option<&str>) -> bool {
         let jobs = self.lock();
         let held = jobs.values().filter(|held| {
             let job = &held.message.job;
-            job.id == id && user_id.is_none_or(|user| user == job.user_id)
+            job.answers_to(id) && user_id.is_none_or(|user| user == job.user_id)
         });
         let asked: Vec<_> = held.map(Arc::clone).collect();
         drop(jobs);

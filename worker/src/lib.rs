@@ -41,7 +41,7 @@ mod task;
 pub mod tasks;
 mod visit;
 
-pub use bellhop_common::wire::{Progress, TaskError};
+pub use bellhop_common::wire::{GroupPlace, Progress, TaskError};
 pub use celery::{CeleryConfig, CeleryQueueConfig, CeleryQueueKind};
 pub use cli::main;
 pub use config::{FilesConfig, HttpConfig, JobsConfig, KindConfig, QueueConfig, WorkerConfig};

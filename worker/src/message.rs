@@ -5,15 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bellhop_common::amqp::{Message, Properties, headers_to_keep, ladder};
-use bellhop_common::wire::{Job, JobProperties, MAX_DELAY_S, NAMESPACE, TaskError, cut, header};
+use bellhop_common::dead_letters::bury;
+use bellhop_common::wire::{Job, JobProperties, MAX_DELAY_S, NAMESPACE, TaskError, header};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::celery::{NoTask, why_no_job};
-
-/// AMQP headers share one frame with the properties; a long error is cut.
-const MAX_ERROR_BYTES: usize = 1024;
 
 /// The longest that a message stays in the delay ladder before a worker looks at it again: a
 /// cancellation is kept for twice as long, and so finds every job, however far ahead it is
@@ -382,18 +380,6 @@ impl Unreadable {
     }
 }
 
-fn bury(message: &mut Message, queue: &str, error: &TaskError, now: Timestamp) {
-    let text = cut(&error.message, MAX_ERROR_BYTES);
-    for (name, value) in [
-        (header::REASON, error.code.clone()),
-        (header::ERROR, text.to_owned()),
-        (header::QUEUE, queue.to_owned()),
-        (header::DIED_AT, now.to_string()),
-    ] {
-        message.headers.insert(name.to_owned(), value);
-    }
-}
-
 fn number(properties: &Properties, name: &str) -> Option<u32> {
     properties.headers.get(name)?.parse().ok()
 }
@@ -518,7 +504,7 @@ mod tests {
         assert_eq!(letter.headers["x-bellhop-queue"], "default");
         assert_eq!(letter.headers["x-bellhop-attempt"], "1");
         assert_eq!(letter.headers["x-bellhop-died-at"], "2026-01-15T10:30:00Z");
-        assert_eq!(letter.headers["x-bellhop-error"].len(), MAX_ERROR_BYTES);
+        assert_eq!(letter.headers["x-bellhop-error"].len(), 1024);
         assert!(letter.persistent);
     }
 

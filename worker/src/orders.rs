@@ -60,8 +60,10 @@ impl Orders {
         // A cancelled job is not in the dead letters; one that was replayed is meant to run.
         let since = message.since().filter(|_| message.replays() > 0);
         let book = self.lock();
-        let orders = book.cancelled.get(&message.job.id);
-        orders.into_iter().flatten().any(|order| {
+        let group = message.job.group.as_ref().map(|group| &group.id);
+        let ids = std::iter::once(&message.job.id).chain(group);
+        let mut orders = ids.filter_map(|id| book.cancelled.get(id)).flatten();
+        orders.any(|order| {
             let of_owner = order
                 .user_id
                 .as_ref()

@@ -126,11 +126,15 @@ pub(crate) async fn tell_end(
     message: &JobMessage,
     status: &TaskStatus,
 ) -> Result<(), OutOfTime> {
+    let job = &message.job;
+    let sequel = job.group.as_ref();
+    let sequel = sequel.map(|group| group.sequel(job, &message.queue));
     let envelope = Envelope {
-        room: message.job.room_id.as_deref(),
+        room: job.room_id.as_deref(),
         id: Some(message.end_id()),
         settled: Some(message.settlement()),
         traceparent: message.traceparent(),
+        sequel: sequel.as_ref(),
     };
     service.monitor.tell(status, message);
     let told = persevere(service, "the final event", || async {

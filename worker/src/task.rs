@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use bellhop_common::wire::Progress;
+use bellhop_common::wire::{GroupPlace, Progress};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -57,6 +57,8 @@ pub struct TaskContext {
     pub user_id: String,
     /// Which attempt this is, from 1.
     pub attempt: u32,
+    /// Which job of which group it is, if it belongs to one.
+    pub group: Option<GroupPlace>,
     /// The W3C trace context that the job came with, for calls to other services.
     pub traceparent: Option<String>,
     pub(crate) link: Arc<Link>,
@@ -71,6 +73,7 @@ impl TaskContext {
             task_id: "detached".into(),
             user_id: "nobody".into(),
             attempt: 1,
+            group: None,
             traceparent: None,
             link: Arc::new(link),
         };

@@ -14,6 +14,15 @@ pub const LEVELS: u8 = 28;
 /// The destination of events that are for later: the inbox.
 pub const DEFERRED: &str = "deferred";
 
+/// The destination of notes to look later whether events were seen.
+pub const ESCALATION: &str = "escalation";
+
+/// The destination of what is to be sent over a channel to somebody who is away.
+#[must_use]
+pub fn deliver(channel: &str) -> String {
+    format!("deliver.{channel}")
+}
+
 /// The destination of jobs that run apart from the others of their queue.
 #[must_use]
 pub fn quarantine(queue: &str) -> String {

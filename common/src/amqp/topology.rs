@@ -117,6 +117,18 @@ impl Names {
         format!("{}alerts", self.prefix)
     }
 
+    /// Queue: notes to look later whether events were seen.
+    #[must_use]
+    pub fn escalation(&self) -> String {
+        format!("{}escalation", self.prefix)
+    }
+
+    /// Queue: what is to be sent over a channel to somebody who is away.
+    #[must_use]
+    pub fn deliver(&self, channel: &str) -> String {
+        format!("{}deliver.{channel}", self.prefix)
+    }
+
     /// Exchange: where a message enters the delay ladder.
     #[must_use]
     pub fn delay(&self) -> String {
@@ -459,6 +471,31 @@ impl Topology {
                 names.delay_due(),
                 &ladder::arrivals(ladder::DEFERRED),
             )
+    }
+
+    /// Adds the way of what users have missed: notes to look later, and what is to be sent then over
+    /// each of the channels. It needs [`with_deferral`](Self::with_deferral).
+    #[must_use]
+    pub fn with_escalation(self, names: &Names, channels: &[&str]) -> Self {
+        let ordered = QueueKind::Ordered {
+            dead_letters: names.dead(),
+        };
+        let escalation = names.escalation();
+        let mut topology = self.queue(escalation.clone(), ordered).bind(
+            escalation,
+            names.delay_due(),
+            &ladder::arrivals(ladder::ESCALATION),
+        );
+        for channel in channels {
+            let (queue, kind) = (names.deliver(channel), names.dead());
+            let work = QueueKind::Work { dead_letters: kind };
+            let arrivals = ladder::arrivals(&ladder::deliver(channel));
+            topology =
+                topology
+                    .queue(queue.clone(), work)
+                    .bind(queue, names.delay_due(), &arrivals);
+        }
+        topology
     }
 
     /// Adds the queue that holds the state of periodic jobs.

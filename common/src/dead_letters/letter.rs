@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::amqp::{Death, Names, Properties};
-use crate::wire::{cut, header};
+use crate::amqp::{Death, Message, Names, Properties};
+use crate::wire::{TaskError, cut, header};
 
 /// The reason of a message that is no job.
 pub(super) const UNREADABLE: &str = "unreadable";
@@ -17,11 +17,28 @@ pub(super) const UNREADABLE: &str = "unreadable";
 /// [`header::QUEUE`], even if its queue has this name.
 const ALERTS_KEY: &str = "alerts";
 
+/// What the routing key of an order begins with that could not be delivered; the channel follows.
+const DELIVER_KEY: &str = "deliver.";
+
 /// A foreign publisher may write anything of any length; this much of a text is kept.
 const MAX_TEXT_BYTES: usize = 1024;
 
 /// A longer id, kind or user cannot be a job's (see [`crate::wire::MAX_ID_BYTES`]).
 const MAX_NAME_BYTES: usize = 256;
+
+/// Makes a message one for the dead letters: why, from which queue, when.
+pub fn bury(message: &mut Message, queue: &str, error: &TaskError, now: Timestamp) {
+    // Headers share one frame with the properties; a long error is cut.
+    let text = cut(&error.message, MAX_TEXT_BYTES);
+    for (name, value) in [
+        (header::REASON, error.code.clone()),
+        (header::ERROR, text.to_owned()),
+        (header::QUEUE, queue.to_owned()),
+        (header::DIED_AT, now.to_string()),
+    ] {
+        message.headers.insert(name.to_owned(), value);
+    }
+}
 
 /// A message in the dead letters, without its body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -185,8 +202,15 @@ fn origin(
         let short = names.short_name(queue).map(str::to_owned);
         return Some(short.map_or_else(|| Origin::Queue(queue.clone()), Origin::Jobs));
     }
-    let is_alert = routing_key == ALERTS_KEY && headers.contains_key(header::REASON);
-    is_alert.then(|| Origin::Queue(names.alerts()))
+    if !headers.contains_key(header::REASON) {
+        return None;
+    }
+    let channel = routing_key.strip_prefix(DELIVER_KEY);
+    match channel {
+        Some(channel) => Some(Origin::Queue(names.deliver(channel))),
+        None if routing_key == ALERTS_KEY => Some(Origin::Queue(names.alerts())),
+        None => None,
+    }
 }
 
 pub(super) fn number(headers: &BTreeMap<String, String>, name: &str) -> Option<u32> {

@@ -12,7 +12,7 @@ mod report;
 mod round;
 
 pub use filter::Filter;
-pub use letter::{DeadLetter, Origin, Past};
+pub use letter::{DeadLetter, Origin, Past, bury};
 pub use office::Office;
 pub use report::{Listing, Opened, ReplayError, Report};
 pub use round::Bounds;

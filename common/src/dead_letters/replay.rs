@@ -130,6 +130,7 @@ pub(super) fn queued_again(letter: &DeadLetter, job: &Job, now: Timestamp) -> Ta
         error: None,
         result: None,
         next_attempt_at: None,
+        group: job.group.as_ref().map(|group| group.place()),
         timestamp: now,
     }
 }

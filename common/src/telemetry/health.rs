@@ -8,7 +8,16 @@ use serde_json::{Map, Value};
 /// The components of a service, and whether each is up.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
-    components: Arc<Mutex<Vec<(String, Component)>>>,
+    components: Arc<Mutex<Vec<Part>>>,
+}
+
+/// A component under its name.
+#[derive(Debug)]
+struct Part {
+    name: String,
+    component: Component,
+    /// The service is not ready without it.
+    needed: bool,
 }
 
 /// One part of a service that can be up or down, such as the connection that consumes.
@@ -43,27 +52,43 @@ impl Health {
     /// Adds a component, which is down until it says otherwise.
     #[must_use]
     pub fn component(&self, name: &str) -> Component {
+        self.add(name, true)
+    }
+
+    /// Adds one that is only shown: the service is ready without it.
+    #[must_use]
+    pub fn notice(&self, name: &str) -> Component {
+        self.add(name, false)
+    }
+
+    fn add(&self, name: &str, needed: bool) -> Component {
         let component = Component::default();
         self.components
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push((name.to_owned(), component.clone()));
+            .push(Part {
+                name: name.to_owned(),
+                component: component.clone(),
+                needed,
+            });
         component
     }
 
-    /// Whether every component is up, and which is: `{"ready": false, "components": {...}}`.
+    /// Whether every component that is needed is up, and which is: `{"ready": false, "components": {...}}`.
     #[must_use]
     pub fn report(&self) -> (bool, Value) {
         let components = self
             .components
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let ready = components.iter().all(|(_, component)| component.is_up());
+        let ready = components
+            .iter()
+            .all(|part| part.component.is_up() || !part.needed);
         let states: Map<_, _> = components
             .iter()
-            .map(|(name, component)| {
-                let state = if component.is_up() { "up" } else { "down" };
-                (name.clone(), Value::from(state))
+            .map(|part| {
+                let state = if part.component.is_up() { "up" } else { "down" };
+                (part.name.clone(), Value::from(state))
             })
             .collect();
         (
@@ -90,5 +115,10 @@ mod tests {
         assert!(health.report().0);
         publisher.down();
         assert!(!health.report().0);
+        publisher.up();
+        let _sink = health.notice("sink");
+        let (ready, report) = health.report();
+        assert!(ready, "it is only shown");
+        assert_eq!(report["components"]["sink"], "down");
     }
 }

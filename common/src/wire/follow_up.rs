@@ -1,9 +1,12 @@
 //! What follows a job's end.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::group;
 use super::job::Job;
 use super::task::TaskError;
 
@@ -54,6 +57,37 @@ fn no_args() -> Map<String, Value> {
     Map::new()
 }
 
+/// What has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parent<'a> {
+    /// What the ids of those that follow are made of.
+    name: Cow<'a, str>,
+    user_id: &'a str,
+    room_id: Option<&'a str>,
+}
+
+impl<'a> Parent<'a> {
+    /// A job.
+    #[must_use]
+    pub fn job(job: &'a Job) -> Self {
+        Self {
+            name: Cow::Borrowed(&job.id),
+            user_id: &job.user_id,
+            room_id: job.room_id.as_deref(),
+        }
+    }
+
+    /// A group of jobs.
+    #[must_use]
+    pub fn group(user_id: &'a str, group_id: &str, room_id: Option<&'a str>) -> Self {
+        Self {
+            name: Cow::Owned(group::name_of(user_id, group_id)),
+            user_id,
+            room_id,
+        }
+    }
+}
+
 /// How the job before ended.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Ending<'a> {
@@ -86,9 +120,9 @@ impl FollowUp {
     }
 
     /// The job that follows `parent` as its `index`th follow-up. Its id is made from the parent's,
-    /// so that a parent that is run again makes the same one.
+    /// so that a parent that ends again makes the same one.
     #[must_use]
-    pub fn job(&self, parent: &Job, ending: Ending<'_>, index: usize) -> Job {
+    pub fn job(&self, parent: &Parent<'_>, ending: Ending<'_>, index: usize) -> Job {
         let (word, value) = match ending {
             Ending::Succeeded(result) => ("result", result.clone()),
             Ending::Failed(error) => (
@@ -96,18 +130,18 @@ impl FollowUp {
                 serde_json::json!({"code": error.code, "message": error.message}),
             ),
         };
-        let id = format!("{}/{word}/{index}", parent.id);
+        let id = format!("{}/{word}/{index}", parent.name);
         let mut args = self.args.clone();
         let name = self.name.as_deref().unwrap_or(word);
         args.insert(name.to_owned(), value);
-        let user_id = self.user_id.as_ref().unwrap_or(&parent.user_id);
+        let user_id = self.user_id.as_deref().unwrap_or(parent.user_id);
         let mut job = Job::new(
             Uuid::new_v5(&NAMESPACE, id.as_bytes()).to_string(),
             self.kind.as_str(),
             Value::Object(args),
-            user_id.as_str(),
+            user_id,
         );
-        job.room_id.clone_from(&parent.room_id);
+        job.room_id = parent.room_id.map(str::to_owned);
         job.title.clone_from(&self.title);
         job.max_attempts = self.max_attempts;
         job.timeout_s = self.timeout_s;
@@ -133,7 +167,7 @@ mod tests {
         let mut mail = FollowUp::new("mail", json!({"to": "ann@example.org"}));
         mail.then = vec![FollowUp::new("log", json!({}))];
         let result = json!({"pages": 3});
-        let job = mail.job(&parent, Ending::Succeeded(&result), 0);
+        let job = mail.job(&Parent::job(&parent), Ending::Succeeded(&result), 0);
         assert_eq!(
             job.args,
             json!({"to": "ann@example.org", "result": {"pages": 3}})
@@ -142,9 +176,14 @@ mod tests {
         assert_eq!(job.room_id.as_deref(), Some("room"));
         assert_eq!(
             job.id,
-            mail.job(&parent, Ending::Succeeded(&json!(1)), 0).id
+            mail.job(&Parent::job(&parent), Ending::Succeeded(&json!(1)), 0)
+                .id
         );
-        assert_ne!(job.id, mail.job(&parent, Ending::Succeeded(&result), 1).id);
+        assert_ne!(
+            job.id,
+            mail.job(&Parent::job(&parent), Ending::Succeeded(&result), 1)
+                .id
+        );
     }
 
     #[test]
@@ -153,7 +192,7 @@ mod tests {
         let mut follow_up = FollowUp::new("clean", json!({}));
         follow_up.name = Some("why".into());
         let error = TaskError::new("exit_3", "no paper");
-        let job = follow_up.job(&parent, Ending::Failed(&error), 0);
+        let job = follow_up.job(&Parent::job(&parent), Ending::Failed(&error), 0);
         assert_eq!(
             job.args,
             json!({"why": {"code": "exit_3", "message": "no paper"}})

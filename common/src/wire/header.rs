@@ -53,5 +53,8 @@ pub const BEGUN: &str = "x-bellhop-begun";
 /// Of an event that waits for its time: the routing key that it was published with.
 pub const EVENT_KEY: &str = "x-bellhop-event-key";
 
+/// Of the end of a job of a group: a [`GroupSequel`](super::GroupSequel) as JSON.
+pub const GROUP: &str = "x-bellhop-group";
+
 /// W3C Trace Context: goes from the producer through every attempt to the events.
 pub const TRACEPARENT: &str = "traceparent";

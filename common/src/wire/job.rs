@@ -8,6 +8,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::follow_up::{FollowUp, MAX_FOLLOW_UPS};
+use super::group::{Group, MAX_SEQUEL_BYTES};
 use super::routing_key::encode_word;
 
 /// The longest id, kind or user id, in bytes. They appear in AMQP headers and routing keys.
@@ -75,6 +76,9 @@ pub struct Job {
     /// Jobs to put in when this one has failed for good.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub on_failure: Vec<FollowUp>,
+    /// The group it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Box<Group>>,
     /// Fields of other versions, kept.
     #[serde(flatten)]
     pub extra: BTreeMap<String, Value>,
@@ -164,6 +168,23 @@ pub enum JobError {
         /// How many.
         count: usize,
     },
+    /// A job that its group has no place for.
+    #[error(
+        "the job's `group.index` must be 0 to {} in a group of {size}, it is {index}",
+        size.saturating_sub(1)
+    )]
+    GroupIndex {
+        /// What it is.
+        index: u32,
+        /// The group's size.
+        size: u32,
+    },
+    /// More than goes in a header.
+    #[error(
+        "`then` and `on_failure` of the job's `group` may have {MAX_SEQUEL_BYTES} bytes together, they have {0}: \
+         put what is large where the jobs that follow can read it"
+    )]
+    LargeSequel(usize),
 }
 
 impl Job {
@@ -192,6 +213,7 @@ impl Job {
             priority: None,
             then: Vec::new(),
             on_failure: Vec::new(),
+            group: None,
             extra: BTreeMap::new(),
         }
     }
@@ -204,6 +226,12 @@ impl Job {
             since.checked_add(SignedDuration::from_secs(delay)).ok()
         };
         self.run_at.or_else(delayed)
+    }
+
+    /// Whether an order for the task of this id is for this job: by its own id, or its group's.
+    #[must_use]
+    pub fn answers_to(&self, id: &str) -> bool {
+        self.id == id || self.group.as_ref().is_some_and(|group| group.id == id)
     }
 
     /// Reads a message: the body first, the properties where it is silent.
@@ -297,7 +325,7 @@ impl Job {
                 return Err(JobError::TooManyFollowUps { field, count });
             }
         }
-        Ok(())
+        self.group.as_ref().map_or(Ok(()), |group| group.check())
     }
 
     fn check_numbers(&self) -> Result<(), JobError> {

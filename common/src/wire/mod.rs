@@ -5,6 +5,7 @@
 mod celery;
 mod event;
 mod follow_up;
+mod group;
 pub mod header;
 mod job;
 mod log;
@@ -18,7 +19,11 @@ mod task;
 
 pub use celery::{CeleryEnvelope, CeleryError, CeleryTask, is_protocol_1};
 pub use event::{Event, EventError};
-pub use follow_up::{Ending, FollowUp, MAX_FOLLOW_UPS, NAMESPACE};
+pub use follow_up::{Ending, FollowUp, MAX_FOLLOW_UPS, NAMESPACE, Parent};
+pub use group::{
+    GROUP_FAILED, GROUP_KIND, Group, GroupPlace, GroupSequel, MAX_GROUP_SIZE, MAX_SEQUEL_BYTES,
+    group_end_id, group_job_id,
+};
 pub use job::{
     Job, JobError, JobProperties, MAX_DELAY_S, MAX_ID_BYTES, MAX_TITLE_BYTES, MAX_UNIQUE_KEY_BYTES,
 };

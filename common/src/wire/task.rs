@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::group::GroupPlace;
 use super::progress::Progress;
 
 /// The event type that carries a [`TaskStatus`].
@@ -103,6 +104,9 @@ pub struct TaskStatus {
     /// When it runs next, for `scheduled` and `retrying`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt_at: Option<Timestamp>,
+    /// Which job of which group it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupPlace>,
     /// When it came to stand so.
     pub timestamp: Timestamp,
 }
@@ -145,6 +149,7 @@ mod tests {
             error: None,
             result: None,
             next_attempt_at: None,
+            group: None,
             timestamp: "2026-01-15T10:30:00Z".parse().unwrap(),
         };
         let text = serde_json::to_string(&status).unwrap();

@@ -3,7 +3,7 @@
 mod answers;
 mod backend;
 mod memberships;
-mod pattern;
+pub(crate) mod pattern;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

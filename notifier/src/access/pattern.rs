@@ -1,4 +1,5 @@
-//! Patterns of rooms and chats in a token's claim `rooms`: `room:proj-*`, `chat:42`, `*`. Pure.
+//! Patterns of names: `room:proj-*`, `chat:42`, `*`. In a token's claim `rooms` they are of rooms and
+//! chats, in routes and silences of labels. Pure.
 
 use crate::protocol::Place;
 
@@ -9,8 +10,10 @@ pub(super) fn covers(patterns: &[String], place: &Place) -> bool {
     patterns.iter().any(|pattern| matches(pattern, &name))
 }
 
+/// Whether a pattern covers a name.
+///
 /// Without recursion: when the rest does not fit, the last `*` takes one character more.
-fn matches(pattern: &str, name: &str) -> bool {
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
     let (mut p, mut n) = (0, 0);
     let mut last_star = None;

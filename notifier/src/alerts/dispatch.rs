@@ -1,259 +1,341 @@
-//! From the alert queue to the channel: nothing is lost while Mattermost is away, because a message
-//! stays in the queue until its post is in.
+//! From the alert queue to the receivers.
+//!
+//! A batch goes into the engine, its state is kept, and only then the batch is acknowledged. Before a
+//! post the state says that it is under way, after it that it is in. So whoever goes on after a crash
+//! repeats at most the posts that were under way, and marks them.
+//!
+//! The queue has one active consumer. What is open without anything new in the queue is found by the
+//! document: if its version stands still, nobody looks after it, and this instance takes it over.
+
+mod duty;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bellhop_common::amqp::{Delivery, Message, PublishError, Route};
+use bellhop_common::amqp::Delivery;
 use bellhop_common::backoff::jitter;
-use bellhop_common::telemetry::with_causes;
-use bellhop_common::wire::{Event, TaskStatus, cut, header};
-use jiff::Timestamp;
-use metrics::counter;
-use serde_json::value::RawValue;
+use bellhop_common::telemetry::{Component, with_causes};
+use jiff::{Timestamp, TimestampRound, Unit};
+use metrics::{counter, gauge};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{info, warn};
 
-use super::mattermost::Outage;
-use super::{FailedTask, Mattermost, Post, PostError, retry_pause};
+use super::compose::compose;
+use super::dead::{bury_refused, bury_unreadable};
+use super::engine::{Engine, Fate, Message, Notice, Refused};
+use super::outage::Outage;
+use super::receipts::Receipts;
+use super::receivers::Alerting;
+use super::state::{Keeper, Saved};
+use super::{PREFETCH, PostError, retry_pause};
+use crate::deliveries::{self, Attempt, SENT};
 use crate::gateway::Gateway;
 use crate::metric;
 
-/// Failed tasks, by their owner's event: one alert each, also for a task that has a room.
-pub(crate) const PATTERN: &str = "stored.user.*.task.status_changed.failed";
+/// How long nothing may happen before silences and the connection are looked at again.
+const LOOK: Duration = Duration::from_secs(1);
 
-/// Mattermost answers 500 also to a post whose content it cannot take. After so many the message
-/// goes to the end of the queue, so that it holds no other up.
-const STEP_ASIDE_AFTER: u32 = 5;
+/// How long posts that are under way may take when the notifier stops.
+const LAST_POSTS: Duration = Duration::from_secs(3);
 
-/// RabbitMQ closes the channel of a consumer that holds a message for 30 minutes. Given back, the
-/// message comes again at once, with the time anew.
-const HOLD_AT_MOST: Duration = Duration::from_mins(10);
+/// When a post of which the dead letters did not take a copy is tried again.
+const BURY_AGAIN: Duration = Duration::from_secs(30);
 
-/// AMQP headers share one frame with the properties.
-const MAX_REASON_BYTES: usize = 1024;
+/// What became of a post.
+type Done = (Notice, Result<(), PostError>);
 
-/// Posts every alert until `stop`; what is not posted by then stays in the queue.
+/// Tells what there is to tell until `stop`.
 pub(crate) async fn dispatch(
     gateway: Arc<Gateway>,
-    client: Mattermost,
+    alerting: Alerting,
     mut deliveries: mpsc::Receiver<Delivery>,
+    hears: Component,
     stop: CancellationToken,
 ) {
-    let working = async {
-        let mut patience = Patience::default();
-        while let Some(delivery) = deliveries.recv().await {
-            post_one(&gateway, &client, delivery, &mut patience).await;
-        }
-    };
-    tokio::select! {
-        () = working => {}
-        () = stop.cancelled() => {}
-    }
-}
-
-/// What is known of Mattermost's state, over all messages.
-#[derive(Debug, Default)]
-struct Patience {
-    /// Failures since the last success, which the pauses grow with.
-    failures: u32,
-    /// When Mattermost may be asked again.
-    not_before: Option<Instant>,
-}
-
-async fn post_one(
-    gateway: &Gateway,
-    client: &Mattermost,
-    delivery: Delivery,
-    patience: &mut Patience,
-) {
-    let since = Instant::now();
-    let mut refusals = 0;
-    let status = match read(&delivery.body) {
-        Ok(status) => status,
-        Err(reason) => return bury(gateway, delivery, "unreadable", &reason).await,
-    };
-    let post = compose(gateway, &status);
+    let mut dispatcher = Dispatcher::new(gateway, alerting, hears, stop.clone());
+    let mut batch = Vec::new();
     loop {
-        if !wait_until(patience.not_before, since + HOLD_AT_MOST).await {
-            return give_back(delivery).await;
+        let wake = dispatcher.wakes_in();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(done) = dispatcher.posts.join_next() => match done {
+                Ok(done) => dispatcher.finish(done).await,
+                Err(error) => dispatcher.lose(&error),
+            },
+            count = deliveries.recv_many(&mut batch, usize::from(PREFETCH)) => {
+                if count == 0 {
+                    break;
+                }
+                dispatcher.take(&mut batch).await;
+            }
+            () = sleep(wake) => {}
         }
-        let error = match client.post(&post).await {
-            Ok(()) => {
-                *patience = Patience::default();
-                counter!(metric::ALERTS, "outcome" => "posted").increment(1);
-                info!(
-                    task_id = status.task_id,
-                    "a failure was posted to Mattermost"
-                );
-                return settle(delivery).await;
-            }
-            Err(PostError::Refused { status, reason }) => {
-                let reason = format!("Mattermost answered {status}: {reason}");
-                return bury(gateway, delivery, "alert_refused", &reason).await;
-            }
-            Err(error) => error,
+        dispatcher.step().await;
+    }
+    dispatcher.end().await;
+}
+
+struct Dispatcher {
+    gateway: Arc<Gateway>,
+    alerting: Arc<Alerting>,
+    keeper: Keeper,
+    /// While this instance looks after the alerts.
+    engine: Option<Engine>,
+    receipts: Receipts,
+    /// One at a time for each receiver.
+    posts: JoinSet<Done>,
+    hears: Component,
+    outage: Outage,
+    stop: CancellationToken,
+    renewed: Instant,
+    /// The version of another's state, and since when it stands still.
+    watched: Option<(u64, Instant)>,
+    looked: Option<Instant>,
+}
+
+/// Whole milliseconds are enough, and half as long in the state.
+fn now() -> Timestamp {
+    let now = Timestamp::now();
+    let round = TimestampRound::new().smallest(Unit::Millisecond);
+    now.round(round).unwrap_or(now)
+}
+
+impl Dispatcher {
+    fn new(
+        gateway: Arc<Gateway>,
+        alerting: Alerting,
+        hears: Component,
+        stop: CancellationToken,
+    ) -> Self {
+        let streams = gateway.streams.as_ref();
+        let keeper = Keeper::new(streams.map(|streams| Arc::clone(&streams.store)));
+        Self {
+            gateway,
+            alerting: Arc::new(alerting),
+            keeper,
+            engine: None,
+            receipts: Receipts::default(),
+            posts: JoinSet::new(),
+            hears,
+            outage: Outage::default(),
+            stop,
+            renewed: Instant::now(),
+            watched: None,
+            looked: None,
+        }
+    }
+
+    fn wakes_in(&self) -> Duration {
+        let now = now();
+        let next = self
+            .engine
+            .as_ref()
+            .and_then(|engine| engine.next_wake(now));
+        let until = |next: Timestamp| Duration::try_from(next.duration_since(now));
+        // A little later rather than a little too early.
+        let wait = next.map(|next| until(next).unwrap_or_default() + Duration::from_millis(1));
+        wait.map_or(LOOK, |wait| wait.min(LOOK))
+    }
+
+    async fn take(&mut self, batch: &mut Vec<Delivery>) {
+        if !self.activate().await {
+            return;
+        }
+        for delivery in batch.drain(..) {
+            self.take_one(delivery).await;
+        }
+    }
+
+    async fn take_one(&mut self, delivery: Delivery) {
+        let Some(engine) = &mut self.engine else {
+            return;
         };
-        patience.failures = patience.failures.saturating_add(1);
-        let pause = retry_pause(&error, patience.failures, jitter());
-        patience.not_before = Some(Instant::now() + pause);
-        counter!(metric::ALERTS, "outcome" => "delayed").increment(1);
-        warn!(
-            error = with_causes(&error),
-            ?pause,
-            "an alert waits in its queue"
-        );
-        refusals += u32::from(is_internal_error(&error));
-        if refusals >= STEP_ASIDE_AFTER {
-            match step_aside(gateway, &delivery).await {
-                Ok(()) => return settle(delivery).await,
-                Err(error) => warn!(%error, "the alert could not step aside"),
+        let is_durable = self.keeper.is_durable();
+        let mut keys = Vec::new();
+        let outcome = if engine.may_want(&delivery.routing_key) {
+            match Message::read(&delivery.routing_key, &delivery.body) {
+                Ok(message) => {
+                    keys = engine.keys_of(&message);
+                    let fate = engine.take(message, now());
+                    if !is_durable && delivery.redelivered && fate == Fate::Taken {
+                        // It may have been posted by whoever had it before.
+                        for key in &keys {
+                            engine.doubt(key);
+                        }
+                    }
+                    match fate {
+                        Fate::Taken => "taken",
+                        Fate::Known => "known",
+                        Fate::Unrouted => "unrouted",
+                        Fate::Silenced => "silenced",
+                    }
+                }
+                Err(reason) => {
+                    if let Err(error) = bury_unreadable(&self.gateway, &delivery, &reason).await {
+                        warn!(%error, "the dead letter is not with the broker; the alert returns");
+                        return Receipts::give_back_one(delivery).await;
+                    }
+                    "unreadable"
+                }
+            }
+        } else {
+            "unrouted"
+        };
+        counter!(metric::ALERTS, "outcome" => outcome).increment(1);
+        if is_durable {
+            self.receipts.after_save(delivery);
+        } else {
+            self.receipts.after_posts(delivery, keys);
+        }
+    }
+
+    /// Does what is due, keeps the state, and lets go what was kept.
+    async fn step(&mut self) {
+        self.look_at_broker().await;
+        if self.engine.is_none() {
+            return self.watch().await;
+        }
+        self.look_at_silences().await;
+        let Some(engine) = &mut self.engine else {
+            return;
+        };
+        let now = now();
+        let suppressed = engine.tidy(now);
+        for (outcome, count) in [
+            ("silenced", suppressed.silenced),
+            ("inhibited", suppressed.inhibited),
+        ] {
+            counter!(metric::ALERTS, "outcome" => outcome).increment(count);
+        }
+        let mut notices = Vec::new();
+        while let Some(notice) = engine.next_post(now) {
+            notices.push(notice);
+        }
+        gauge!(metric::ALERT_GROUPS).set(f64::from(engine.open_groups()));
+        if !self.save().await {
+            return;
+        }
+        self.receipts.saved().await;
+        if let Some(engine) = &self.engine {
+            self.receipts.settle(engine).await;
+        }
+        for notice in notices {
+            let alerting = Arc::clone(&self.alerting);
+            self.posts.spawn(post(alerting, notice));
+        }
+    }
+
+    async fn finish(&mut self, (notice, result): Done) {
+        note(&self.alerting, &notice, &result);
+        log(&self.gateway, &notice, &result).await;
+        let Some(engine) = &mut self.engine else {
+            return;
+        };
+        let (key, now) = (notice.key.as_str(), now());
+        match result {
+            Ok(()) => drop(engine.posted(key, now)),
+            Err(PostError::Refused { status, reason }) => {
+                let reason = format!("{} answered {status}: {reason}", notice.receiver);
+                let refused = Refused::of(&notice);
+                match bury_refused(&self.gateway, &refused, &reason).await {
+                    Ok(()) => drop(engine.refused(key, now)),
+                    Err(error) => {
+                        warn!(%error, "the dead letter is not with the broker; the post stays");
+                        engine.failed(key, now, BURY_AGAIN, false);
+                    }
+                }
+            }
+            Err(error) => {
+                let failures = engine.failures(&notice.receiver).saturating_add(1);
+                let pause = retry_pause(&error, failures, jitter());
+                warn!(
+                    error = with_causes(&error),
+                    receiver = notice.receiver,
+                    ?pause,
+                    "an alert waits"
+                );
+                engine.failed(key, now, pause, error.may_have_arrived());
             }
         }
     }
-}
 
-/// Waits until a time, but not longer than to the limit; whether the time has come.
-async fn wait_until(time: Option<Instant>, limit: Instant) -> bool {
-    let Some(time) = time else { return true };
-    tokio::time::sleep_until(time.min(limit).into()).await;
-    time <= limit
-}
-
-fn read(body: &[u8]) -> Result<TaskStatus, String> {
-    let event = Event::parse(body).map_err(|error| error.to_string())?;
-    let data = event.data.as_deref().map_or("null", RawValue::get);
-    serde_json::from_str(data)
-        .map_err(|error| format!("the event's data is not a task's status: {error}"))
-}
-
-fn compose(gateway: &Gateway, status: &TaskStatus) -> Post {
-    let config = &gateway.config.mattermost;
-    let link = config
-        .task_url
-        .as_ref()
-        .map(|url| url.replace("{task_id}", &percent_encode(&status.task_id)));
-    let (code, message) = status
-        .error
-        .as_ref()
-        .map_or(("", ""), |error| (&error.code, &error.message));
-    let time = status
-        .timestamp
-        .strftime("%Y-%m-%d %H:%M:%S UTC")
-        .to_string();
-    let task = FailedTask {
-        kind: &status.kind,
-        title: status.title.as_deref(),
-        task_id: &status.task_id,
-        owner: &status.user_id,
-        error_code: code,
-        error_message: message,
-        attempt: status.attempt,
-        max_attempts: status.max_attempts,
-        time: &time,
-        link: link.as_deref(),
-    };
-    Post::failed(&task, config.channel.as_deref(), None)
-}
-
-/// A task's id may be any text; in an address only RFC 3986's unreserved characters are safe.
-pub(crate) fn percent_encode(text: &str) -> String {
-    let encode = |byte: u8| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            char::from(byte).to_string()
-        } else {
-            format!("%{byte:02X}")
-        }
-    };
-    text.bytes().map(encode).collect()
-}
-
-fn is_internal_error(error: &PostError) -> bool {
-    matches!(
-        error,
-        PostError::Unavailable {
-            outage: Outage::Answer { status: 500, .. },
-            ..
-        }
-    )
-}
-
-/// Puts a copy at the end of the queue.
-async fn step_aside(gateway: &Gateway, delivery: &Delivery) -> Result<(), PublishError> {
-    let queue = gateway.names.alerts();
-    // The default exchange routes by the queue's name; the event's own key is not needed again.
-    let route = Route {
-        exchange: "",
-        key: &queue,
-        mandatory: true,
-    };
-    gateway.publisher.publish(route, &copy(delivery)).await
-}
-
-/// Puts the message into the dead letters with the reason.
-async fn bury(gateway: &Gateway, delivery: Delivery, code: &str, reason: &str) {
-    counter!(metric::ALERTS, "outcome" => "refused").increment(1);
-    error!(reason, "an alert goes to the dead letters");
-    let mut message = copy(&delivery);
-    let reason = cut(reason, MAX_REASON_BYTES);
-    let died_at = Timestamp::now().to_string();
-    for (name, value) in [
-        (header::REASON, code),
-        (header::ERROR, reason),
-        (header::DIED_AT, died_at.as_str()),
-    ] {
-        message.headers.insert(name.to_owned(), value.to_owned());
-    }
-    let exchange = gateway.names.dead();
-    let route = Route {
-        exchange: &exchange,
-        key: "alerts",
-        mandatory: true,
-    };
-    match gateway.publisher.publish(route, &message).await {
-        Ok(()) => settle(delivery).await,
-        Err(error) => {
-            warn!(%error, "the dead letter is not with the broker; the alert returns");
-            give_back(delivery).await;
+    /// Leaves the state to whoever comes next.
+    async fn end(mut self) {
+        let last = async {
+            while let Some(done) = self.posts.join_next().await {
+                match done {
+                    Ok(done) => self.finish(done).await,
+                    Err(error) => self.lose(&error),
+                }
+            }
+        };
+        drop(timeout(LAST_POSTS, last).await);
+        let Some(engine) = &mut self.engine else {
+            return;
+        };
+        engine.release();
+        match timeout(LAST_POSTS, self.keeper.save(engine.state(), false)).await {
+            Ok(Ok(Saved::Yes)) => {
+                self.receipts.saved().await;
+                self.receipts.settle(engine).await;
+            }
+            Ok(Ok(Saved::Taken)) => {}
+            _ => warn!("the last state of the alerts is not kept; a post may be made again"),
         }
     }
 }
 
-fn copy(delivery: &Delivery) -> Message {
-    Message {
-        body: delivery.body.clone(),
-        id: delivery.properties.message_id.clone(),
-        kind: delivery.properties.kind.clone(),
-        headers: delivery.properties.headers_to_keep(),
-        persistent: true,
-        ..Message::default()
-    }
+async fn post(alerting: Arc<Alerting>, notice: Notice) -> Done {
+    let post = compose(&notice, &alerting.plan);
+    let Some(receiver) = alerting.receivers.get(&notice.receiver) else {
+        // Plans name no receiver that is not there.
+        return (notice, Ok(()));
+    };
+    let result = receiver.client.post(&post).await;
+    (notice, result)
 }
 
-async fn give_back(delivery: Delivery) {
-    if let Err(error) = delivery.receipt.requeue().await {
-        debug!(%error, "the alert returns when the broker is back");
-    }
+/// Puts one try to make a post into the log of deliveries, for the events that it shows.
+async fn log(gateway: &Gateway, notice: &Notice, result: &Result<(), PostError>) {
+    let Some(tally) = &notice.posting.tally else {
+        return;
+    };
+    let (outcome, detail) = match result {
+        Ok(()) => (SENT, None),
+        Err(error @ PostError::Refused { .. }) => ("refused", Some(error)),
+        Err(error) => ("retrying", Some(error)),
+    };
+    let attempt = Attempt {
+        recipient: Some(&notice.receiver),
+        detail: detail.map(|error| with_causes(error)),
+        ..Attempt::of_team("mattermost", outcome, now())
+    };
+    let events = tally.shown.iter().map(|shown| shown.id);
+    deliveries::record(gateway, events, &attempt).await;
 }
 
-async fn settle(delivery: Delivery) {
-    if let Err(error) = delivery.receipt.ack().await {
-        // A second post of the same failure is better than none.
-        debug!(%error, "an acknowledgement was lost; the alert will be posted again");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_id_of_any_text_is_safe_in_an_address() {
-        assert_eq!(percent_encode("0197-a_b.c~"), "0197-a_b.c~");
-        assert_eq!(
-            percent_encode("a b/../?#<ü>"),
-            "a%20b%2F..%2F%3F%23%3C%C3%BC%3E"
+/// Notes and counts one try to make a post.
+fn note(alerting: &Alerting, notice: &Notice, result: &Result<(), PostError>) {
+    alerting.note(&notice.receiver, result);
+    let outcome = match result {
+        Ok(()) => "posted",
+        Err(PostError::Refused { .. }) => "refused",
+        Err(_) => "delayed",
+    };
+    counter!(metric::ALERTS, "outcome" => outcome).increment(1);
+    if result.is_ok() {
+        let count = notice.posting.tally.as_ref().map_or(0, |tally| tally.count);
+        let (group, kind) = (&notice.key, notice.posting.kind);
+        info!(
+            group,
+            ?kind,
+            count,
+            receiver = notice.receiver,
+            "an alert was posted"
         );
     }
 }

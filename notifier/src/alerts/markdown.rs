@@ -104,6 +104,20 @@ pub fn code_block(text: &str, max_chars: usize) -> String {
     format!("```\n{body}\n```")
 }
 
+/// The beginning of a text without what does not show, for whoever keeps it; not safe to post. It has
+/// at most `max_bytes` bytes, and `…` when something was cut.
+pub(crate) fn excerpt(text: &str, max_bytes: usize) -> String {
+    let mut kept = String::new();
+    for c in visible(text) {
+        if kept.len() + c.len_utf8() > max_bytes {
+            kept.push('…');
+            break;
+        }
+        kept.push(c);
+    }
+    kept
+}
+
 /// The server replaces `<!channel>`, `<@id>` and `<url|text>` before it knows what is code; there it would notify
 /// nobody, but show something else than was sent.
 fn unlike_slack(text: &str) -> String {
@@ -222,4 +236,4 @@ pub(crate) fn is_hidden(c: char) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

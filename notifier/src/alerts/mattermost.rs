@@ -43,25 +43,25 @@ pub struct WebhookUrl {
 
 /// Why an address is not one of an incoming webhook. Never holds the address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "not the address of a mattermost incoming webhook ({problem}); it looks like https://chat.example.com/hooks/<id> and is shown under Integrations > Incoming Webhooks"
-)]
-pub struct WebhookUrlError {
-    problem: &'static str,
+pub enum WebhookUrlError {
+    /// Of Mattermost's.
+    #[error(
+        "not the address of a mattermost incoming webhook ({0}); it looks like https://chat.example.com/hooks/<id> and is shown under Integrations > Incoming Webhooks"
+    )]
+    Mattermost(&'static str),
+    /// Of Slack's.
+    #[error(
+        "not the address of a slack incoming webhook ({0}); it looks like https://hooks.slack.com/services/<three ids>"
+    )]
+    Slack(&'static str),
 }
 
 impl FromStr for WebhookUrl {
     type Err = WebhookUrlError;
 
     fn from_str(address: &str) -> Result<Self, Self::Err> {
-        let problem = |problem| WebhookUrlError { problem };
-        let url = Url::parse(address.trim()).map_err(|_| problem("it is not an address"))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(problem("it does not start with https:// or http://"));
-        }
-        if url.query().is_some() || url.fragment().is_some() {
-            return Err(problem("there is a ? or # in it"));
-        }
+        let problem = WebhookUrlError::Mattermost;
+        let url = web_url(address).map_err(problem)?;
         let (_, hook_id) = url.path().rsplit_once("/hooks/").unwrap_or_default();
         if hook_id.is_empty() || !hook_id.chars().all(|c| c.is_ascii_alphanumeric()) {
             return Err(problem("its path does not end in /hooks/ and an id"));
@@ -69,6 +69,32 @@ impl FromStr for WebhookUrl {
         let hook_id = hook_id.to_owned();
         Ok(Self { url, hook_id })
     }
+}
+
+impl WebhookUrl {
+    /// Slack's, `https://hooks.slack.com/services/<three ids>`.
+    ///
+    /// # Errors
+    /// [`WebhookUrlError`] if it is not an address with such a path.
+    pub fn of_slack(address: &str) -> Result<Self, WebhookUrlError> {
+        let url = web_url(address).map_err(WebhookUrlError::Slack)?;
+        let hook_id = url.path().rsplit('/').next().unwrap_or_default().to_owned();
+        if hook_id.is_empty() {
+            return Err(WebhookUrlError::Slack("its path does not end in an id"));
+        }
+        Ok(Self { url, hook_id })
+    }
+}
+
+fn web_url(address: &str) -> Result<Url, &'static str> {
+    let url = Url::parse(address.trim()).map_err(|_| "it is not an address")?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err("it does not start with https:// or http://");
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("there is a ? or # in it");
+    }
+    Ok(url)
 }
 
 impl fmt::Display for WebhookUrl {
@@ -120,6 +146,20 @@ pub enum PostError {
         /// What the server said, in one line of at most 256 bytes, without the webhook's id.
         reason: String,
     },
+}
+
+impl PostError {
+    /// Whether the post may be in all the same: it was sent, and the answer got lost.
+    #[must_use]
+    pub fn may_have_arrived(&self) -> bool {
+        match self {
+            Self::Unavailable { outage, .. } => match outage {
+                Outage::Timeout(error) | Outage::Network(error) => !error.is_connect(),
+                Outage::Answer { .. } => false,
+            },
+            Self::RateLimited { .. } | Self::Refused { .. } => false,
+        }
+    }
 }
 
 /// What came instead of an answer from a working Mattermost.

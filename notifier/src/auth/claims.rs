@@ -24,6 +24,10 @@ pub struct Identity {
     pub token_id: Option<String>,
     /// When the token was issued (`iat`).
     pub issued_at: Option<Timestamp>,
+    /// His address (`email`), unless the issuer says that it is not checked (`email_verified`).
+    pub email: Option<String>,
+    /// What he is called (`name`).
+    pub name: Option<String>,
 }
 
 impl Identity {
@@ -37,6 +41,8 @@ impl Identity {
             rooms: Vec::new(),
             token_id: None,
             issued_at: None,
+            email: None,
+            name: None,
         }
     }
 }
@@ -125,6 +131,13 @@ pub(super) struct Claims {
     pub(super) jti: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) iat: Option<f64>,
+    /// Of `OpenID` Connect Core 1.0, section 5.1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) email: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) email_verified: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<String>,
 }
 
 impl Claims {
@@ -160,6 +173,8 @@ impl Claims {
             rooms: self.rooms.map(patterns).unwrap_or_default(),
             token_id: self.jti,
             issued_at: self.iat.map(instant).transpose()?,
+            email: self.email.filter(|_| self.email_verified != Some(false)),
+            name: self.name,
         })
     }
 }

@@ -24,6 +24,8 @@ pub struct Draft<'a> {
     pub rooms: &'a [String],
     /// Its own id (`jti`).
     pub token_id: Option<&'a str>,
+    /// The user's address (`email`).
+    pub email: Option<&'a str>,
 }
 
 impl<'a> Draft<'a> {
@@ -37,6 +39,7 @@ impl<'a> Draft<'a> {
             scope: None,
             rooms: &[],
             token_id: None,
+            email: None,
         }
     }
 }
@@ -61,6 +64,9 @@ pub fn mint(config: &AuthConfig, draft: &Draft<'_>) -> Result<String, KeyError> 
         rooms: (!draft.rooms.is_empty()).then(|| draft.rooms.into()),
         jti: draft.token_id.map(str::to_owned),
         iat: Some(seconds(draft.now)),
+        email: draft.email.map(str::to_owned),
+        email_verified: None,
+        name: None,
     };
     let header = Header {
         kid: signing.id,

@@ -3,23 +3,29 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr as _;
 
 use bellhop_common::config::{AmqpConfig, LogConfig, Secret, ServiceConfig, ShutdownConfig};
 use serde::{Deserialize, Serialize};
 
+pub use self::alerts::{
+    AlertsConfig, FlapConfig, PostRate, PostRateError, QuietConfig, ReceiverConfig, ReceiverKind,
+    RouteConfig,
+};
 pub(crate) use self::auth::jwks_url;
 pub use self::auth::{AuthConfig, AuthMode, KeyConfig};
+pub use self::escalation::{CategoryConfig, EscalationConfig, Until};
 pub(crate) use self::mail::{Encryption, SmtpServer};
 pub use self::mail::{MailConfig, MailTls};
 pub use self::push::PushConfig;
 pub use self::rooms::{Access, RoomsConfig};
 pub use self::store::{StoreConfig, StoreKind};
 pub use self::websocket::WebSocketConfig;
-use crate::alerts::WebhookUrl;
+use crate::alerts::Plan;
 use crate::http::Network;
 
+mod alerts;
 mod auth;
+mod escalation;
 mod mail;
 mod push;
 mod rooms;
@@ -54,12 +60,16 @@ pub struct NotifierConfig {
     pub store: StoreConfig,
     /// Jobs that users may start.
     pub tasks: TasksConfig,
-    /// Team alerts. Without a webhook there are none.
-    pub mattermost: MattermostConfig,
+    /// How people who are away are reached.
+    pub escalation: EscalationConfig,
     /// Web Push. Without a key there is none.
     pub push: PushConfig,
     /// Mails to people who are away. Without a server there are none.
     pub mail: MailConfig,
+    /// The receiver of team alerts. Without any there are none.
+    pub mattermost: MattermostConfig,
+    /// Which alerts the team is told, when and where.
+    pub alerts: AlertsConfig,
 }
 
 /// `[http]`: the listener.
@@ -136,6 +146,7 @@ impl ServiceConfig for NotifierConfig {
         problems.extend(self.store.problems());
         problems.extend(self.push.problems());
         problems.extend(self.mail.problems());
+        problems.extend(self.escalation.problems(self));
         if self.rooms.callback_timeout >= self.websocket.pong_wait {
             problems.push(format!(
                 "rooms.callback_timeout ({}) must be shorter than websocket.pong_wait ({})",
@@ -149,18 +160,11 @@ impl ServiceConfig for NotifierConfig {
                 self.websocket.drain_window, self.shutdown.deadline
             ));
         }
-        let hook = &self.mattermost;
-        if hook.webhook_url.is_some() && hook.webhook_url_file.is_some() {
-            problems.push(
-                "mattermost.webhook_url and mattermost.webhook_url_file are both set: keep one"
-                    .into(),
-            );
+        if let Err(wrong) = Plan::new(&self.alerts, &self.mattermost) {
+            problems.extend(wrong);
         }
-        let webhook = hook.webhook_url.as_ref();
-        if let Some(Err(error)) = webhook.map(|url| WebhookUrl::from_str(url.expose())) {
-            problems.push(format!("mattermost.webhook_url: {error}"));
-        }
-        if hook
+        if self
+            .mattermost
             .task_url
             .as_ref()
             .is_some_and(|url| !url.contains("{task_id}"))

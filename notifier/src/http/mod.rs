@@ -1,23 +1,29 @@
 //! The HTTP side: the socket's handshake, the event stream, jobs and events for browsers, backends and
-//! curl, inboxes, who is where, the dead letters, the page.
+//! curl, inboxes, who is where, the dead letters, alerts, the page.
 
+mod alerts;
 mod arrival;
 mod board;
 mod body;
 mod caller;
 mod client_address;
 mod connections;
+mod contacts;
 mod dead;
+mod deliveries;
 mod error;
 mod events;
+mod groups;
 mod inbox;
 mod kept;
 mod page;
+mod preferences;
 mod presence;
 mod push;
 mod revocations;
 mod sse;
 mod tasks;
+mod unsubscribe;
 mod upgrade;
 
 pub use self::arrival::places_of_query;
@@ -47,11 +53,16 @@ pub(crate) fn routes(
     let connections = connections::routes(Arc::clone(&gateway));
     let dead = dead::routes(Arc::clone(&gateway));
     let revocations = revocations::route(Arc::clone(&gateway));
+    let alerts = alerts::routes(Arc::clone(&gateway));
     let inbox = inbox::routes(Arc::clone(&gateway));
     let push = push::routes(Arc::clone(&gateway));
     let tasks = tasks::route(Arc::clone(&gateway))
         .or(tasks::cancel_route(Arc::clone(&gateway)))
+        .or(groups::route(Arc::clone(&gateway)))
         .or(board::routes(Arc::clone(&gateway)));
+    let away = preferences::routes(Arc::clone(&gateway))
+        .or(contacts::routes(Arc::clone(&gateway)))
+        .or(deliveries::route(Arc::clone(&gateway)));
     let with_token = socket
         .or(streams)
         .or(tasks)
@@ -60,12 +71,15 @@ pub(crate) fn routes(
         .or(events)
         .or(presence)
         .or(connections)
+        .or(away)
         .or(dead)
+        .or(alerts)
         .or(revocations);
     // The gate last, because it holds up whatever comes to it.
     status_routes(health, metrics)
         .or(page::routes())
         .or(push::key_route(Arc::clone(&gateway)))
+        .or(unsubscribe::routes(Arc::clone(&gateway)))
         .or(gate(gateway).and(with_token))
         .recover(error::answer)
 }

@@ -114,18 +114,8 @@ async fn start(
     let body = whole_body(body).await?;
     let request: Request = serde_json::from_slice(&body)
         .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "bad_json", error.to_string()))?;
-    let Some(open) = gateway.config.tasks.open.get(&request.kind) else {
-        let message = format!(
-            "users may not start jobs of kind {:?}; the configuration opens a kind with \
-             [tasks.open.{:?}]",
-            request.kind, request.kind
-        );
-        return Err(ApiError::new(
-            StatusCode::FORBIDDEN,
-            "kind_not_open",
-            message,
-        ));
-    };
+    let open = gateway.config.tasks.open.get(&request.kind);
+    let open = open.ok_or_else(|| not_open(&request.kind))?;
     // The owner is always the caller, whatever the body might say.
     let mut job = Job::new(
         Uuid::now_v7().to_string(),
@@ -143,6 +133,15 @@ async fn start(
         .await
         .map_err(|error| refused(&error))?;
     Ok(accepted(&job, &enqueued, now))
+}
+
+/// Users may not start jobs of this kind.
+pub(super) fn not_open(kind: &str) -> ApiError {
+    let message = format!(
+        "users may not start jobs of kind {kind:?}; the configuration opens a kind with \
+         [tasks.open.{kind:?}]"
+    );
+    ApiError::new(StatusCode::FORBIDDEN, "kind_not_open", message)
 }
 
 /// What a user may ask for is less than what the wire allows.
@@ -174,7 +173,7 @@ fn accepted(job: &Job, enqueued: &Enqueued, now: Timestamp) -> Response {
     warp::reply::with_status(answer, code).into_response()
 }
 
-fn refused(error: &EnqueueError) -> ApiError {
+pub(super) fn refused(error: &EnqueueError) -> ApiError {
     let (status, code) = match error {
         EnqueueError::Job(_) | EnqueueError::Json(_) => (StatusCode::BAD_REQUEST, "bad_job"),
         EnqueueError::NoSuchQueue { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "no_such_queue"),

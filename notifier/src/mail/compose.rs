@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::Mail;
 use super::templates::Texts;
+use crate::alerts::link::web_address;
 use crate::alerts::markdown::one_line;
-use crate::alerts::post::web_address;
 
 /// In characters.
 const NAME_MAX: usize = 80;

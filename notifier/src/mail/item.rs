@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::alerts::percent_encode;
+use crate::alerts::link::task_link;
 
 /// One thing that a mail tells. Its texts may be hostile: what makes them safe comes later, for each
 /// place they stand in.
@@ -92,7 +92,7 @@ fn of_task<'a>(event: &'a Event, task: &TaskStatus, link_template: Option<&str>)
     Item {
         title: format!("{name} {said}"),
         text: error.unwrap_or_default(),
-        link: link_template.map(|url| url.replace("{task_id}", &percent_encode(&task.task_id))),
+        link: task_link(link_template, &task.task_id),
         time: event.time,
         tone,
         event,

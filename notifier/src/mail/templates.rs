@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 use thiserror::Error as ThisError;
 
 use super::{Item, Mail};
+use crate::alerts::link::web_address;
 use crate::alerts::markdown::{one_line, shorten, visible};
-use crate::alerts::post::web_address;
 
 /// What comes with the program: name and text. What ends with `.html` is escaped.
 const BUILT_IN: [(&str, &str); 3] = [

@@ -180,6 +180,10 @@ impl Session {
     pub(super) fn welcome(&mut self, identity: Identity, since: Option<&str>) {
         self.stop = None;
         self.expires_at(identity.expires);
+        if let Some(email) = &identity.email {
+            let contacts = &self.gateway.contacts;
+            contacts.claim(&identity.user_id, email, identity.name.as_deref());
+        }
         let login = Login::new(identity);
         self.outbox.set_token(login.grant.token_id.as_deref());
         self.open(login, since);

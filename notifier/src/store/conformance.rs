@@ -1,5 +1,7 @@
 //! What every store must do. Each case gets a fresh, empty store.
 
+mod groups;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,6 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::*;
+
+pub(super) use groups::*;
 
 /// Small, so that cases reach it.
 pub(super) const RETENTION: Retention = Retention {
@@ -55,6 +59,11 @@ macro_rules! conforms {
             the_newest_state_of_a_task_stays
             an_end_is_not_undone
             a_users_tasks_are_his_own
+            ends_of_a_groups_jobs_are_counted_once
+            the_newest_end_of_a_job_counts
+            a_group_is_its_owners
+            a_group_keeps_no_more_results_than_it_may
+            a_group_of_long_ago_goes
             a_document_is_changed_by_who_knows_its_version
             the_tries_to_deliver_an_event_are_kept_in_order
         );
@@ -72,6 +81,7 @@ fn event(stream: &StreamName, text: &str) -> NewEvent {
         id: Uuid::now_v7(),
         body: Bytes::copy_from_slice(text.as_bytes()),
         task: None,
+        group: None,
     }
 }
 

@@ -1,6 +1,7 @@
-//! What is kept: streams of events with their numbers, what users have read, and where each task
-//! stands. One interface, and for each kind of store one implementation that passes the same tests.
+//! What is kept: streams of events with their numbers, what users have read, where each task stands,
+//! and how far groups of jobs are. One interface, and for each kind of store one implementation that passes the same tests.
 
+mod group;
 mod stream;
 
 #[cfg(test)]
@@ -19,6 +20,9 @@ use jiff::Timestamp;
 use thiserror::Error;
 use uuid::Uuid;
 
+pub use self::group::{
+    GroupCount, GroupJob, GroupPart, GroupRecord, JobEnd, MAX_RESULT_BYTES, MAX_RESULTS_BYTES,
+};
 pub use self::redis::{Connected, Connections, Redis};
 pub use self::sqlite::{Sqlite, backup, check, vacuum};
 pub use self::stream::{Epoch, EpochError, Head, Position, StreamName, StreamNameError};
@@ -34,6 +38,8 @@ pub struct NewEvent {
     pub body: Bytes,
     /// The state of a task that it tells, kept in the same step.
     pub task: Option<TaskRecord>,
+    /// The end of a job of a group that it tells, counted in the same step.
+    pub group: Option<GroupPart>,
 }
 
 /// What became of an event to keep.
@@ -45,6 +51,8 @@ pub struct Kept {
     pub is_new: bool,
     /// Of a user's stream: how many are not read now.
     pub unread: Option<u64>,
+    /// Of the end of a job of a group: how far the group is after the whole batch.
+    pub group: Option<GroupCount>,
 }
 
 /// An event of a stream.
@@ -154,7 +162,7 @@ pub struct AttemptRecord {
 pub struct Retention {
     /// Events of a stream.
     pub events: u64,
-    /// Events and tasks.
+    /// Events, tasks and groups.
     pub age: Duration,
 }
 
@@ -165,6 +173,8 @@ pub struct Swept {
     pub events: u64,
     /// Tasks.
     pub tasks: u64,
+    /// Groups of jobs.
+    pub groups: u64,
     /// Tries to reach somebody.
     pub attempts: u64,
     /// There is more to remove.
@@ -245,6 +255,9 @@ pub enum StoreError {
     /// It does not answer.
     #[error("the store does not answer within {0:?}")]
     Timeout(Duration),
+    /// Others change the same document all the time.
+    #[error("the document {0:?} changes too often")]
+    Contended(String),
     /// It was closed.
     #[error("the store is closed")]
     Closed,
@@ -297,6 +310,9 @@ pub trait Store: fmt::Debug + Send + Sync {
             Ok((heads, self.tasks(user_id, query).await?))
         })
     }
+
+    /// A group of jobs, as far as its jobs have ended.
+    fn group(&self, owner: String, group_id: String) -> Answer<'_, Option<GroupRecord>>;
 
     /// What is kept under a name.
     fn document(&self, name: String) -> Answer<'_, Option<Document>>;

@@ -18,7 +18,7 @@ use tracing::{debug, warn};
 
 use super::catch_up::within;
 use super::retry;
-use super::writer::task_of;
+use super::state::State;
 use crate::gateway::Gateway;
 use crate::metric;
 use crate::store::TaskRecord;
@@ -66,8 +66,11 @@ impl Newest {
     fn take(&mut self, delivery: &Delivery) {
         let key = EventKey::parse(&delivery.routing_key).ok();
         let event = Event::parse(&delivery.body).ok();
-        let task = key.zip(event);
-        let Some(task) = task.and_then(|(key, event)| task_of(&key.audience, &event)) else {
+        let task = key.zip(event).and_then(|(key, event)| {
+            let (owner, state) = State::of(&key.audience, &event)?;
+            state.record(owner, &event)
+        });
+        let Some(task) = task else {
             // Counted where it would be shown.
             return debug!(key = delivery.routing_key, "this is no state of a task");
         };

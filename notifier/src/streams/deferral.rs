@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use bellhop_common::amqp::{Delivery, Message, PublishError, Route, ladder};
+use bellhop_common::amqp::{Delivery, Message, ladder};
 use bellhop_common::wire::{Event, header};
 use jiff::Timestamp;
 use metrics::counter;
 use tracing::warn;
 
 use super::retry::wait;
+use crate::delay::later;
 use crate::gateway::Gateway;
 use crate::inbound::malformed;
 use crate::metric;
@@ -50,7 +51,7 @@ pub(super) async fn put_off(
     message.headers.insert(header::EVENT_KEY.to_owned(), key);
     let mut failures = 0;
     loop {
-        match place(gateway, &message, left).await {
+        match later(gateway, &message, left, ladder::DEFERRED).await {
             Ok(()) => {
                 counter!(metric::DEFERRED).increment(1);
                 return true;
@@ -68,20 +69,4 @@ pub(super) async fn put_off(
             }
         }
     }
-}
-
-async fn place(gateway: &Gateway, message: &Message, left: Duration) -> Result<(), PublishError> {
-    if let Some(level) = ladder::top_level(left) {
-        let raising = gateway
-            .rungs
-            .raise(&gateway.publisher, &gateway.names, level);
-        raising.await?;
-    }
-    let (exchange, key) = (gateway.names.delay(), ladder::key(left, ladder::DEFERRED));
-    let route = Route {
-        exchange: &exchange,
-        key: &key,
-        mandatory: true,
-    };
-    gateway.publisher.publish(route, message).await
 }

@@ -1,6 +1,7 @@
 //! Streams of stored events: kept by one instance, shown by all.
 //!
 //! - [`writer`]: from the broker's inbox into the store, then told to all instances in a [`bundle`].
+//! - [`groups`]: how far groups of jobs are (pure). [`group_end`]: telling it, and what follows.
 //! - [`deferral`]: those that are for later.
 //! - [`followed`]: how far each stream has been shown here. [`catch_up`] reads what is missing.
 //! - [`opening`]: what a client that comes (back) is told. [`cursor`]: where it was.
@@ -14,10 +15,13 @@ pub(crate) mod catch_up;
 pub(crate) mod cursor;
 mod deferral;
 mod followed;
+mod group_end;
+mod groups;
 pub(crate) mod inbox;
 pub(crate) mod leaving;
 pub(crate) mod opening;
-mod retry;
+pub(crate) mod retry;
+mod state;
 mod upkeep;
 pub(crate) mod writer;
 

@@ -17,7 +17,7 @@ const PAUSE: Backoff = Backoff {
 };
 
 /// Says why something is not kept yet.
-pub(super) fn warn_of(error: &StoreError, failures: u32, waiting: usize) {
+pub(crate) fn warn_of(error: &StoreError, failures: u32, waiting: usize) {
     let cause = std::error::Error::source(error).map(ToString::to_string);
     let cause = cause.unwrap_or_default();
     // Not with each attempt, for hours.
@@ -28,7 +28,7 @@ pub(super) fn warn_of(error: &StoreError, failures: u32, waiting: usize) {
 
 /// Waits before the next attempt; `None` when there is to be none, because the broker delivers them
 /// again, up to and with the last. Those before it came by the same connection or an older one.
-pub(super) async fn wait(gateway: &Gateway, failures: u32, last: Option<&Delivery>) -> Option<()> {
+pub(crate) async fn wait(gateway: &Gateway, failures: u32, last: Option<&Delivery>) -> Option<()> {
     let comes_again = || last.is_none_or(|last| !last.receipt.is_valid());
     if comes_again() {
         return None;

@@ -101,11 +101,13 @@ async fn sweep(gateway: Arc<Gateway>, closed: CancellationToken) {
                 Ok(Swept {
                     events,
                     tasks,
+                    groups,
                     attempts,
                     more,
                 }) => {
                     counter!(metric::SWEPT, "what" => "events").increment(events);
                     counter!(metric::SWEPT, "what" => "tasks").increment(tasks);
+                    counter!(metric::SWEPT, "what" => "groups").increment(groups);
                     counter!(metric::SWEPT, "what" => "attempts").increment(attempts);
                     if !more {
                         break;

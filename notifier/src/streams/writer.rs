@@ -9,22 +9,25 @@ use std::sync::Arc;
 
 use bellhop_common::amqp::{Delivery, Message, Route};
 use bellhop_common::telemetry::Component;
-use bellhop_common::wire::{Audience, Event, EventClass, EventKey, Status, TASK_STATUS_CHANGED};
+use bellhop_common::wire::{Audience, Event, EventClass, EventKey, header};
 use bytes::Bytes;
 use jiff::Timestamp;
 use metrics::{counter, histogram};
-use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::bundle::Told;
-use super::deferral;
+use super::group_end::Bars;
+use super::groups::Groups;
+use super::state::State;
 use super::{KEY_WORD, retry};
+use super::{deferral, group_end, groups};
+use crate::away::checks::Planned;
 use crate::gateway::Gateway;
 use crate::inbound;
 use crate::metric;
-use crate::store::{Kept, NewEvent, StreamName, TaskRecord};
+use crate::store::{Kept, NewEvent, StreamName};
 
 /// How many stored events may be with us at once.
 pub(crate) const PREFETCH: u16 = 2000;
@@ -40,6 +43,8 @@ struct Incoming {
     key: EventKey,
     stream: StreamName,
     event: NewEvent,
+    /// Of the end of a job of a group: what follows the group's.
+    sequel: Option<String>,
 }
 
 /// An event from the inbox.
@@ -48,9 +53,17 @@ enum Read {
     Later(Timestamp),
 }
 
+/// What follows when a batch is kept.
+struct ToTell {
+    bundles: Vec<Vec<u8>>,
+    groups: Groups,
+    /// When it is to be looked whether they were seen.
+    planned: Planned,
+}
+
 /// A batch that is kept, and not told yet.
 struct Batch {
-    bundles: Vec<Vec<u8>>,
+    to_tell: ToTell,
     /// Its receipt stands for all of the batch.
     last: Delivery,
     begun: Instant,
@@ -78,13 +91,13 @@ async fn keep_each(
     let mut batch = Vec::with_capacity(TOGETHER);
     while deliveries.recv_many(&mut batch, TOGETHER).await > 0 {
         let begun = Instant::now();
-        let bundles = keep_batch(gateway, &batch, health).await;
+        let to_tell = keep_batch(gateway, &batch, health).await;
         let last = batch.pop();
         batch.clear();
         // Otherwise the broker delivers it again.
-        if let (Some(bundles), Some(last)) = (bundles, last) {
+        if let (Some(to_tell), Some(last)) = (to_tell, last) {
             let batch = Batch {
-                bundles,
+                to_tell,
                 last,
                 begun,
             };
@@ -96,8 +109,25 @@ async fn keep_each(
 }
 
 async fn tell_each(gateway: &Gateway, mut batches: mpsc::Receiver<Batch>) {
-    while let Some(batch) = batches.recv().await {
-        if !tell_all(gateway, batch.bundles, &batch.last).await {
+    let mut bars = Bars::new();
+    loop {
+        let batch = tokio::select! {
+            batch = batches.recv() => batch,
+            () = bars.due() => {
+                bars.tell(gateway).await;
+                continue;
+            }
+        };
+        let Some(batch) = batch else { return };
+        let ToTell {
+            bundles,
+            groups,
+            planned,
+        } = batch.to_tell;
+        if !tell_all(gateway, bundles, &batch.last).await
+            || !group_end::settle(gateway, groups, &mut bars, &batch.last).await
+            || !plan(gateway, &planned, &batch.last).await
+        {
             continue;
         }
         histogram!(metric::KEEP_SECONDS).record(batch.begun.elapsed().as_secs_f64());
@@ -144,56 +174,45 @@ fn read(delivery: &Delivery, now: Timestamp) -> Option<Read> {
     if let Some(due) = deferral::due(&event, now) {
         return Some(Read::Later(due));
     }
+    let state = State::of(&key.audience, &event);
+    let task = state
+        .as_ref()
+        .and_then(|(owner, state)| state.record(owner, &event));
+    let group = state.and_then(|(owner, state)| groups::part_of(owner, &state));
+    let headers = &delivery.properties.headers;
     Some(Read::Now(Box::new(Incoming {
+        sequel: group
+            .as_ref()
+            .and_then(|_| headers.get(header::GROUP).cloned()),
         event: NewEvent {
             stream: stream.clone(),
             id: event.id,
             body: Bytes::copy_from_slice(&delivery.body),
-            task: task_of(&key.audience, &event),
+            task,
+            group,
         },
         key,
         stream,
     })))
 }
 
-/// The state of a task that an event to its owner tells.
-pub(crate) fn task_of(audience: &Audience, event: &Event) -> Option<TaskRecord> {
-    #[derive(Deserialize)]
-    struct State {
-        task_id: String,
-        rev: u64,
-        status: Status,
-    }
-    let Audience::User(user_id) = audience else {
-        return None;
-    };
-    if event.kind != TASK_STATUS_CHANGED {
-        return None;
-    }
-    let data = event.data.as_deref()?.get();
-    let state: State = serde_json::from_str(data).ok()?;
-    Some(TaskRecord {
-        user_id: user_id.clone(),
-        task_id: state.task_id,
-        rev: state.rev,
-        is_final: state.status.is_final(),
-        state: Bytes::copy_from_slice(data.as_bytes()),
-    })
-}
-
 /// Keeps a batch; what there is to tell then, or `None` if the broker delivers it again.
-async fn keep_batch(
-    gateway: &Gateway,
-    batch: &[Delivery],
-    health: &Component,
-) -> Option<Vec<Vec<u8>>> {
+async fn keep_batch(gateway: &Gateway, batch: &[Delivery], health: &Component) -> Option<ToTell> {
     let incoming = sort(gateway, batch).await?;
     let kept = match &gateway.streams {
         None => Vec::new(),
         Some(_) => keep_all(gateway, &incoming, batch, health).await?,
     };
+    let planned = planned(gateway, &incoming, &kept);
     let (mut bundles, mut bundle) = (Vec::new(), Vec::new());
+    let mut groups = Groups::default();
     for (index, one) in incoming.into_iter().enumerate() {
+        if let Some(part) = one.event.group {
+            match kept.get(index).and_then(|kept| kept.group) {
+                Some(count) => groups.add(part, count, one.sequel.as_deref()),
+                None => group_end::uncounted(),
+            }
+        }
         let told = Told::new(&one.key, kept.get(index), one.event.body);
         if let Err(error) = told.write(&mut bundle) {
             warn!(%error, stream = %one.stream, "an event cannot be told");
@@ -203,7 +222,38 @@ async fn keep_batch(
         }
     }
     bundles.push(bundle);
-    Some(bundles)
+    Some(ToTell {
+        bundles,
+        groups,
+        planned,
+    })
+}
+
+/// What is to be looked after later, because a user may be away. Of known events, too: we may have been
+/// stopped before that was noted.
+fn planned(gateway: &Gateway, incoming: &[Incoming], kept: &[Kept]) -> Planned {
+    let (config, mut planned) = (&gateway.config.escalation, Planned::default());
+    if config.is_on() {
+        for (one, kept) in incoming.iter().zip(kept) {
+            if let Audience::User(user_id) = &one.key.audience {
+                planned.add(config, user_id, &one.key.topic, one.event.id, kept.position);
+            }
+        }
+    }
+    planned
+}
+
+/// Whether it is noted what to look after.
+async fn plan(gateway: &Gateway, planned: &Planned, last: &Delivery) -> bool {
+    let mut failures = 0;
+    while let Err(error) = planned.place(gateway).await {
+        warn!(%error, "it cannot be noted yet to look whether events were seen");
+        if retry::wait(gateway, failures, Some(last)).await.is_none() {
+            return false;
+        }
+        failures += 1;
+    }
+    true
 }
 
 /// Tries until the store has the batch; `None` when the broker will deliver it again anyway.

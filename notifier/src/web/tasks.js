@@ -36,12 +36,13 @@ export class TaskBoard {
   /**
    * Takes the `data` of a `task.updated` frame; `at` is in milliseconds.
    *
-   * Returns `{ task, change }`, where change is "started", "ended" or null, or null for a frame that is old or no task's.
+   * Returns `{ task, change }`, where change is "started", "ended" or null, or null for a frame that is old, no task's, or
+   * of a job whose group shows how far it is.
    */
   apply(data, at) {
     if (typeof data?.task_id !== "string" || typeof data.status !== "string") return null;
     const before = this.#tasks.get(data.task_id) ?? null;
-    if (before !== null && isOld(before, data)) return null;
+    if (before === null ? isPart(data) : isOld(before, data)) return null;
     const task = readTask(data, before, at);
     this.#keep(task);
     return { task, change: changeBetween(before, task) };
@@ -119,6 +120,11 @@ export class TaskBoard {
 /** Nothing more may ever be heard of it. */
 export function isOver(task) {
   return hasEnded(task) || task.doubted;
+}
+
+/** Thousands of jobs of a group would push everything else off the page; those that failed are what one looks for. */
+function isPart(data) {
+  return typeof data.group?.id === "string" && data.status !== "failed";
 }
 
 function isOld(before, data) {

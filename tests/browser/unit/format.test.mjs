@@ -16,6 +16,7 @@ test("bytes are written in the largest unit that keeps them at one or more", () 
 test("an amount names its unit once, and its total only when there is one", () => {
   assert.equal(formatAmount(1024, 4096, "bytes"), "1.0 KiB of 4.0 KiB");
   assert.equal(formatAmount(1200, 5000, "rows"), "1,200 of 5,000 rows");
+  assert.equal(formatAmount(12, 50, "jobs"), "12 of 50 jobs");
   assert.equal(formatAmount(3, 7, null), "3 of 7");
   assert.equal(formatAmount(2048, null, "bytes"), "2.0 KiB");
   assert.equal(formatAmount(null, 10, "rows"), "");

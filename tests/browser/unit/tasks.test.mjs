@@ -185,3 +185,18 @@ test("the next attempt's time is known while the task waits for it", () => {
   assert.equal(at({ rev: 3, status: "running" }), null);
   assert.equal(at({ rev: 4, status: "retrying", next_attempt_at: "soon" }), null);
 });
+
+test("a group is one task, and of its jobs only those that failed are shown", () => {
+  const board = new TaskBoard(10);
+  const group = { id: "g", index: 0, size: 50 };
+  const progress = { done: 12, total: 50, unit: "jobs", percent: 24 };
+  board.apply(event({ task_id: "g", kind: "group", rev: 1, progress }), AT);
+  assert.equal(board.apply(event({ task_id: "part", rev: 1, group }), AT), null);
+  assert.equal(board.apply(event({ task_id: "part", rev: 2, status: "succeeded", group }), AT), null);
+  board.apply(event({ task_id: "bad", rev: 1, status: "failed", group }), AT);
+  assert.deepEqual(board.all().map(({ id }) => id), ["g", "bad"]);
+  assert.equal(board.all()[0].percent, 24);
+  // It is brought back from the dead letters.
+  board.apply(event({ task_id: "bad", rev: 2, status: "running", group }), AT);
+  assert.equal(board.all()[1].status, "running");
+});

@@ -134,6 +134,20 @@ const MISTAKES: &[Mistake] = &[
         &["mattermost.webhook_url", "https://"],
     ),
     (
+        "notifier run",
+        &[(
+            "BELLHOP_ALERTS__RECEIVERS__OPS__WEBHOOK_URL",
+            "ftp://h/hunter2hook",
+        )],
+        &["alerts.receivers.ops.webhook_url", "https://"],
+    ),
+    (
+        "notifier run --set alerts.receivers.ops.webhook_url=https://h/hooks/hunter2hook --set \
+         alerts.routes=[{name=\"a\",match=[\"stored.#\"],receiver=\"opps\"}]",
+        &[],
+        &["alerts.routes \"a\"", "\"opps\"", "ops"],
+    ),
+    (
         "worker enqueue count --user ann --args {oops}",
         &[],
         &["--args", "{oops}", "line 1 column 2"],

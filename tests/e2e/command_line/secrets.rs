@@ -9,7 +9,7 @@ use bellhop_tests::broker::{free_port, shared_url};
 use bellhop_tests::client::{Client, request};
 use bellhop_tests::mattermost::{HOOK_ID, Mattermost};
 use bellhop_tests::program::command;
-use bellhop_tests::stack::{PATIENCE, SECRET, Stack, http, token};
+use bellhop_tests::stack::{PATIENCE, SECRET, Stack, admin_token, http, token};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
@@ -244,14 +244,32 @@ async fn drive_jobs(stack: &Stack, address: SocketAddr, ann: &str) {
     rabbit.publish("events", key, body.to_string()).await;
 }
 
+async fn told_by(address: SocketAddr, path: &str) -> String {
+    let request = http().get(format!("http://{address}{path}"));
+    let answer = request.bearer_auth(admin_token("root")).send().await;
+    answer.unwrap().text().await.unwrap()
+}
+
 #[tokio::test]
 async fn no_secret_is_logged_whatever_happens() {
     let stack = Stack::shared();
     let double = Mattermost::start().await.unwrap();
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let routes = ["mattermost", "slack", "refused", "gone"].map(|name| {
+        format!(r#"{{name="{name}",receiver="{name}",match=["stored.user.#"],continue=true}}"#)
+    });
     let settings = [
         format!("http.listen={address}"),
         format!("mattermost.webhook_url={}", double.hook_url()),
+        // One that is posted to by two receivers, and refused by a third and a fourth.
+        "alerts.receivers.slack.kind=slack".to_owned(),
+        format!("alerts.receivers.slack.webhook_url={}", double.hook_url()),
+        "alerts.receivers.refused.channel=no-such-channel".to_owned(),
+        format!("alerts.receivers.refused.webhook_url={}", double.hook_url()),
+        "alerts.receivers.gone.kind=slack".to_owned(),
+        format!("alerts.receivers.gone.webhook_url=http://127.0.0.1:1/services/T/{HOOK_ID}"),
+        format!("alerts.routes=[{}]", routes.join(",")),
+        "alerts.group_wait=10ms".to_owned(),
         "tasks.open.count.queue=default".to_owned(),
     ];
     let mut notifier = Logged::start("notifier", &stack, "trace", &settings);
@@ -260,8 +278,16 @@ async fn no_secret_is_logged_whatever_happens() {
     let ann = token("ann");
     drive_sockets(address, &ann).await;
     drive_jobs(&stack, address, &ann).await;
-    double.wait_for_posts(1, PATIENCE).await.unwrap();
-    let log = notifier.ended().await;
+    double.wait_for_posts(2, PATIENCE).await.unwrap();
+    let dead = stack.rabbit().await.take("dead").await;
+    let told = [
+        format!("{:?}{}", dead.headers, String::from_utf8_lossy(&dead.body)),
+        told_by(address, "/metrics").await,
+        told_by(address, "/readyz").await,
+        told_by(address, "/api/alerts").await,
+    ];
+    assert!(told[3].contains("\"gone\""), "{}", told[3]);
+    let log = notifier.ended().await + &told.join("\n");
     assert!(log.contains("notifier stopped") && log.contains("TRACE"));
     for secret in [&*ann, SECRET, HOOK_ID, "guest:guest"] {
         for line in log.lines() {

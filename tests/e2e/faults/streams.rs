@@ -1,7 +1,6 @@
 //! Notifiers, the broker and the store die while stored events come and clients come and go: every
 //! client ends with every event once, in order, by its own log.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -105,22 +104,39 @@ async fn live(user: String, count: u64, ports: Ports, mut random: Random) -> Log
     log
 }
 
+/// How many publish at once: one that waits for each confirm makes some hundred events a second.
+const PRODUCERS: usize = 16;
+
 /// Publishes so many events for each user, each with its number among them, mixed, some twice. One
 /// that is not confirmed is published again, with the same id.
 async fn produce(stack: &Stack, users: &[String], each: u64, mut random: Random) {
     let config = stack.notifier_config().amqp;
     let names = Names::new(&config);
-    let exchange = names.events();
     let health = Component::default();
     let (publisher, task) = Publisher::start(&config, "producer", Topology::base(&names), health);
-    let mut next: HashMap<&str, u64> = users.iter().map(|user| (user.as_str(), 1)).collect();
-    let mut left: Vec<&str> = users.iter().map(String::as_str).collect();
+    let parts = users.chunks(users.len().div_ceil(PRODUCERS));
+    let producing = parts.map(|users| {
+        let random = Random::seeded(random.number());
+        produce_for(&publisher, names.events(), users, each, random)
+    });
+    join_all(producing).await;
+    task.close().await;
+}
+
+/// The events of a user are published in their order, so that they are kept in it.
+async fn produce_for(
+    publisher: &Publisher,
+    exchange: String,
+    users: &[String],
+    each: u64,
+    mut random: Random,
+) {
+    let mut left: Vec<_> = users.iter().map(|user| (user.as_str(), 1)).collect();
     while !left.is_empty() {
         let index = usize::try_from(random.below(left.len() as u64)).unwrap();
-        let user = left[index];
-        let n = next.get_mut(user).unwrap();
+        let (user, n) = left[index];
         let (id, time) = (Uuid::now_v7(), Timestamp::now());
-        let body = json!({"type": "note", "id": id, "time": time, "data": *n}).to_string();
+        let body = json!({"type": "note", "id": id, "time": time, "data": n}).to_string();
         let key = format!("stored.user.{user}.note");
         let message = Message {
             body: body.into(),
@@ -138,12 +154,11 @@ async fn produce(stack: &Stack, users: &[String], each: u64, mut random: Random)
                 sleep(Duration::from_millis(50)).await;
             }
         }
-        *n += 1;
-        if *n > each {
+        left[index].1 += 1;
+        if n == each {
             left.swap_remove(index);
         }
     }
-    task.close().await;
 }
 
 #[expect(clippy::print_stderr, reason = "shown with the test's output")]
@@ -200,7 +215,7 @@ async fn run<T: Future<Output = u64>>(
     lost
 }
 
-fn settings(stack: &Stack) -> Vec<String> {
+pub(super) fn settings(stack: &Stack) -> Vec<String> {
     let config = stack.shared_config();
     let url = config.store.url.as_ref().unwrap().expose().to_owned();
     vec![

@@ -2,7 +2,7 @@
 //!
 //! It checks the path, the method, the media type, the size and every field of a post, answers with the server's own
 //! status codes and error ids, and does what the server does to a text before it is shown. It can also fail in the
-//! ways a server, or something in front of it, fails. Not covered: multipart bodies, `props`, `priority`, and the
+//! ways a server, or something in front of it, fails. Not covered: multipart bodies, `props`, and the
 //! server's attempt to repair JSON with raw line breaks in it, all of which it refuses or ignores.
 #![allow(
     dead_code,
@@ -51,6 +51,8 @@ pub enum Mode {
     Status(u16),
     /// As a working server, after a while.
     Slow(Duration),
+    /// Takes the post, and answers only when the double goes.
+    Mute,
     /// 200 and a web page, as a proxy answers when the server behind it is gone.
     WebPage,
     /// 302 to a page that answers 200.
@@ -182,8 +184,20 @@ impl Mattermost {
         count: usize,
         within: Duration,
     ) -> Result<Vec<Post>, Vec<Post>> {
+        self.wait_until(|posts| posts.len() >= count, within).await
+    }
+
+    /// Waits until the posts are as they should be, and returns them all.
+    ///
+    /// # Errors
+    /// The posts there are when `within` is over.
+    pub async fn wait_until(
+        &self,
+        wants: impl Fn(&[Post]) -> bool,
+        within: Duration,
+    ) -> Result<Vec<Post>, Vec<Post>> {
         let mut posts = self.shared.posts.subscribe();
-        match timeout(within, posts.wait_for(|posts| posts.len() >= count)).await {
+        match timeout(within, posts.wait_for(|posts| wants(posts))).await {
             Ok(Ok(posts)) => Ok(posts.clone()),
             _ => Err(self.posts()),
         }
@@ -213,6 +227,10 @@ impl Shared {
             Mode::Slow(delay) => {
                 tokio::time::sleep(delay).await;
                 self.serve(method, path, headers, body)
+            }
+            Mode::Mute => {
+                self.serve(method, path, headers, body);
+                std::future::pending().await
             }
             Mode::RateLimited(seconds) => {
                 let limited = StatusCode::TOO_MANY_REQUESTS;

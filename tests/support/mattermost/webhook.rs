@@ -21,6 +21,10 @@ pub struct Post {
     pub username: Option<String>,
     /// The text.
     pub text: String,
+    /// `important` or `urgent`, if it is labelled so.
+    pub priority: Option<String>,
+    /// Nobody is to be notified.
+    pub silent: bool,
     /// The boxes under the text.
     pub attachments: Vec<Attachment>,
     /// The body it came in.
@@ -82,7 +86,16 @@ struct Payload {
     #[serde(deserialize_with = "or_empty")]
     channel: String,
     username: Option<String>,
+    priority: Option<Priority>,
+    silent: Option<bool>,
     attachments: Option<Vec<Option<Attachment>>>,
+}
+
+/// A label. Acknowledgements and repeated notifications, which need a licence, are refused.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Priority {
+    priority: Option<String>,
 }
 
 /// `null` is as good as nothing to the server.
@@ -121,17 +134,7 @@ impl Settings {
         body: &[u8],
     ) -> Result<Vec<Post>, Refusal> {
         let body = decode(content_type, body)?;
-        let payload = Option::<Payload>::deserialize(&body)
-            .map_err(|_| {
-                (
-                    StatusCode::BAD_REQUEST,
-                    "model.incoming_hook.parse_data.app_error",
-                )
-            })?
-            .ok_or((
-                StatusCode::BAD_REQUEST,
-                "web.incoming_webhook.parse.app_error",
-            ))?;
+        let payload = payload_of(&body)?;
         if payload.text.is_empty() && payload.attachments.is_none() {
             return Err((
                 StatusCode::BAD_REQUEST,
@@ -145,6 +148,7 @@ impl Settings {
             ));
         }
         let channel = self.channel(&payload.channel)?;
+        let priority = label(payload.priority)?;
         let mut attachments: Vec<_> = payload
             .attachments
             .into_iter()
@@ -170,6 +174,8 @@ impl Settings {
         let post = |text, attachments| Post {
             channel: channel.clone(),
             username: payload.username.clone(),
+            priority: priority.clone(),
+            silent: payload.silent == Some(true),
             text,
             attachments,
             body: body.clone(),
@@ -211,6 +217,35 @@ impl Settings {
             ));
         }
         Ok(name.to_owned())
+    }
+}
+
+fn payload_of(body: &Value) -> Result<Payload, Refusal> {
+    Option::<Payload>::deserialize(body)
+        .map_err(|_| {
+            (
+                StatusCode::BAD_REQUEST,
+                "model.incoming_hook.parse_data.app_error",
+            )
+        })?
+        .ok_or((
+            StatusCode::BAD_REQUEST,
+            "web.incoming_webhook.parse.app_error",
+        ))
+}
+
+/// The server takes any word, but knows only these.
+fn label(priority: Option<Priority>) -> Result<Option<String>, Refusal> {
+    let Some(Priority { priority }) = priority else {
+        return Ok(None);
+    };
+    match priority.as_deref() {
+        Some("") => Ok(None),
+        Some("important" | "urgent") => Ok(priority),
+        _ => Err((
+            StatusCode::BAD_REQUEST,
+            "api.context.invalid_param.app_error",
+        )),
     }
 }
 

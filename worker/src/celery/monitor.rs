@@ -321,6 +321,7 @@ mod tests {
             error: None,
             result: None,
             next_attempt_at: None,
+            group: None,
             timestamp: now,
         };
         monitor.tell(&status, &message);

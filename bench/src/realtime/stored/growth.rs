@@ -125,6 +125,7 @@ async fn fill(store: &SharedStore, events: u32) -> anyhow::Result<(Vec<Duration>
                 id,
                 body: body.into(),
                 task: None,
+                group: None,
             }
         });
         let batch: Vec<_> = batch.collect();

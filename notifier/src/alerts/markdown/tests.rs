@@ -4,7 +4,7 @@ use super::super::double::reader::{Reading, read, rewrite_attachment};
 use super::{ZERO_WIDTH_SPACE, code_block, code_span, line};
 
 /// Each does something when it is posted as it is.
-const NASTY: &[&str] = &[
+pub(in crate::alerts) const NASTY: &[&str] = &[
     "@channel",
     "@All",
     "hi @here!",

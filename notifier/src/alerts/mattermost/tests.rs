@@ -4,9 +4,12 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 
+use super::super::compose::{
+    compose,
+    tests::{failure as failed, notice, plan},
+};
 use super::super::double::Mattermost as Server;
 use super::super::double::{HOOK_ID, Mode, Settings, mentions, reader};
-use super::super::post::FailedTask;
 use super::*;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -20,19 +23,13 @@ fn client_for(url: &str, timeout: Duration) -> Mattermost {
 }
 
 fn post(message: &str) -> Post {
-    let task = FailedTask {
-        kind: "files.checksum",
-        title: Some(message),
-        task_id: "0198c0de",
-        owner: message,
-        error_code: message,
-        error_message: message,
-        attempt: 1,
-        max_attempts: 3,
-        time: "03:22",
-        link: Some("https://bellhop.example/#0198c0de"),
-    };
-    Post::failed(&task, None, Some("bellhop"))
+    let plan = plan("");
+    let key = "stored.user.ann.task.status_changed.failed";
+    let post = compose(&notice(&plan, key, &[failed(message)]), &plan);
+    Post {
+        username: Some("bellhop".into()),
+        ..post
+    }
 }
 
 /// Everything a person or a log could get to see of an error.
@@ -67,7 +64,11 @@ async fn a_post_arrives_and_mentions_nobody() {
     assert_eq!(posts[0].username.as_deref(), Some("bellhop"));
     assert_eq!(mentions(&posts[0]), Vec::<String>::new());
     let attachment = &posts[0].attachments[0];
-    assert_eq!(attachment.title_link, "https://bellhop.example/#0198c0de");
+    assert!(
+        attachment
+            .title_link
+            .starts_with("https://bellhop.example/tasks/%3C")
+    );
     let fields = attachment.fields.iter().flatten().flatten();
     let values = fields.map(|field| field.value.as_str().unwrap());
     let slots = [

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use redis::Pipeline;
+use redis::{FromRedisValue as _, Pipeline, RedisError, Value};
 
+use super::groups::{self, Counted, Places};
 use super::keys::{APPEND, Slot};
 use super::{Redis, tasks, upkeep};
 use crate::store::{Epoch, Kept, NewEvent, Position, StoreError, StreamName};
@@ -40,13 +41,21 @@ impl Redis {
         // The events come last: if something fails, they are new when the batch is sent again.
         let states = events.iter().filter_map(|event| event.task.as_ref());
         let users = tasks::put(&mut pipeline, &self.prefix, states, now);
+        let counting = groups::count(&mut pipeline, &self.prefix, events, now);
+        let owners = counting.iter().map(|(owner, _)| owner.clone());
+        let users: Vec<_> = users.into_iter().chain(owners).collect();
         for (stream, part) in &parts {
             self.add(&mut pipeline, stream, part, now);
         }
         let streams = parts.iter().map(|(stream, _)| (*stream).clone());
         upkeep::note(&mut pipeline, &self.prefix, streams.chain(users), now);
-        let grown: Vec<Grown> = self.link.ask(&pipeline).await?;
-        Ok(in_order(&parts, grown))
+        let mut answers: Vec<Value> = self.link.ask(&pipeline).await?;
+        let grown = answers.split_off(counting.len().min(answers.len()));
+        let grown = grown.into_iter().map(Grown::from_redis_value);
+        let grown = grown.collect::<Result<_, _>>().map_err(RedisError::from)?;
+        let mut kept = in_order(&parts, grown);
+        put_counts(&mut kept, &counting, answers)?;
+        Ok(kept)
     }
 
     fn add(&self, pipeline: &mut Pipeline, stream: &StreamName, part: &Part<'_>, now: Timestamp) {
@@ -72,10 +81,24 @@ fn in_order(parts: &[(&StreamName, Part<'_>)], grown: Vec<Grown>) -> Vec<Kept> {
                 is_new,
                 // Only users read.
                 unread: stream.owner().map(|_| unread),
+                group: None,
             };
             kept.push((*place, event));
         }
     }
     kept.sort_unstable_by_key(|(place, _)| *place);
     kept.into_iter().map(|(_, event)| event).collect()
+}
+
+/// Notes with each end of a job how far its group is.
+fn put_counts(kept: &mut [Kept], counting: &Places, answers: Vec<Value>) -> Result<(), StoreError> {
+    for ((_, places), answer) in counting.iter().zip(answers) {
+        let counted = Vec::<Counted>::from_redis_value(answer).map_err(RedisError::from)?;
+        for (place, counted) in places.iter().zip(counted) {
+            if let Some(kept) = kept.get_mut(*place) {
+                kept.group = Some(groups::count_of(counted));
+            }
+        }
+    }
+    Ok(())
 }

@@ -106,9 +106,11 @@ routines! {
     INBOX: "inbox.lua" ["meta" "events" "read" "archived"]
     MARK: "mark.lua" ["meta" "ids" "read" "archived"]
     PUT_TASKS: "put_tasks.lua" ["tasks" "ranks" "ages"]
+    COUNT_JOBS: "count_jobs.lua" ["groups" "jobs" "group_ages"]
+    GROUP: "group.lua" ["groups" "jobs"]
     PUT_DOCUMENT: "put_document.lua" ["document"]
     TASKS: "tasks.lua" ["tasks" "ranks"]
-    SWEEP: "sweep.lua" ["meta" "events" "ids" "read" "archived" "tasks" "ranks" "ages"]
+    SWEEP: "sweep.lua" ["meta" "events" "ids" "read" "archived" "tasks" "ranks" "ages" "groups" "jobs" "group_ages"]
 }
 
 #[cfg(test)]

@@ -18,6 +18,9 @@
 //! | `…:tasks` | hash | task id → rank and state |
 //! | `…:ranks` | sorted set | rank and task id |
 //! | `…:ages` | sorted set | task ids, by when the state was stored |
+//! | `…:groups` | hash | group id → size, how many succeeded, failed, were cancelled, rev, bytes of results |
+//! | `…:jobs` | hash | index in 5 digits and group id → rev, end, task id, result |
+//! | `…:group_ages` | sorted set | group ids, by when the last of their jobs was counted |
 //! | `<prefix>instances` | sorted set | runs of instances, by their last sign of life |
 //! | `<prefix>{instance:<run>}:connections` | hash | connection id → [`Connected`] as JSON |
 //! | `…:users` | hash | user id → the ids of his connections |
@@ -30,6 +33,7 @@
 mod append;
 mod connections;
 mod documents;
+mod groups;
 mod inbox;
 mod keys;
 mod link;
@@ -48,8 +52,8 @@ pub use self::connections::{Connected, Connections};
 use self::keys::{HEAD, MOVE_CURSOR, Slot};
 use self::link::Link;
 use super::{
-    Answer, AttemptRecord, Document, Entry, Epoch, Head, InboxEntry, InboxQuery, Kept, Mark,
-    Marked, NewEvent, Position, Retention, Store, StoreError, StreamName, Swept, TaskQuery,
+    Answer, AttemptRecord, Document, Entry, Epoch, GroupRecord, Head, InboxEntry, InboxQuery, Kept,
+    Mark, Marked, NewEvent, Position, Retention, Store, StoreError, StreamName, Swept, TaskQuery,
     TaskRecord,
 };
 
@@ -194,6 +198,10 @@ impl Store for Redis {
 
     fn tasks(&self, user_id: String, query: TaskQuery) -> Answer<'_, Vec<TaskRecord>> {
         Box::pin(async move { self.tasks(&user_id, &query).await })
+    }
+
+    fn group(&self, owner: String, group_id: String) -> Answer<'_, Option<GroupRecord>> {
+        Box::pin(async move { self.group(&owner, &group_id).await })
     }
 
     fn document(&self, name: String) -> Answer<'_, Option<Document>> {

@@ -39,6 +39,7 @@ fn events(count: usize) -> Vec<NewEvent> {
             is_final: true,
             state: "{}".into(),
         }),
+        group: None,
     };
     (0..count).map(event).collect()
 }

@@ -13,8 +13,9 @@ const STREAMS_AT_ONCE: usize = 50;
 /// How many events, and how many tasks, one sweep removes of each: nothing else is done meanwhile.
 const AT_ONCE: u64 = 200;
 
-/// What the script says of a stream: how many events and tasks went, and how old what remains is.
-type Cut = (u64, u64, Option<i64>);
+/// What the script says of a stream: how many events, tasks and groups went, whether there may be
+/// more groups, and how old what remains is.
+type Cut = (u64, u64, u64, bool, Option<i64>);
 
 /// Notes that streams have something that will be too old. It comes after what it is about, so
 /// that a sweep does not forget a stream that just gets its next event.
@@ -47,12 +48,14 @@ impl Redis {
         let due: Vec<String> = self.ask(due).await?;
         let cuts = self.cut(&due, oldest).await?;
         let rests = due.iter().zip(&cuts);
-        self.note_rests(rests.map(|(stream, (_, _, rest))| (stream, *rest)))
+        self.note_rests(rests.map(|(stream, (.., rest))| (stream, *rest)))
             .await?;
-        let is_full = |(events, tasks, _): &Cut| *events == AT_ONCE || *tasks == AT_ONCE;
+        let is_full =
+            |(events, tasks, _, more, _): &Cut| *more || *events == AT_ONCE || *tasks == AT_ONCE;
         Ok(Swept {
             events: cuts.iter().map(|cut| cut.0).sum(),
             tasks: cuts.iter().map(|cut| cut.1).sum(),
+            groups: cuts.iter().map(|cut| cut.2).sum(),
             // Those expire by themselves.
             attempts: 0,
             more: cuts.len() == STREAMS_AT_ONCE || cuts.iter().any(is_full),
@@ -89,7 +92,7 @@ impl Redis {
         let cuts = self.cut(&empty, i64::MIN).await?;
         let filled = empty.iter().zip(cuts);
         let filled =
-            filled.filter_map(|(stream, (_, _, rest))| Some(self.score("NX", rest?, stream)));
+            filled.filter_map(|(stream, (.., rest))| Some(self.score("NX", rest?, stream)));
         let _: Vec<u64> = self.ask_each(filled).await?;
         Ok(())
     }

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
+use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, params};
 
+use super::groups::Counting;
 use super::{number, tasks};
 use crate::store::{Epoch, Kept, NewEvent, Position, StreamName};
 
@@ -21,10 +23,11 @@ pub(super) fn append(
     events: &[NewEvent],
     epoch: Epoch,
     limit: u64,
-    now: i64,
+    now: Timestamp,
 ) -> rusqlite::Result<Vec<Kept>> {
+    let stored_at = now.as_millisecond();
     let batch = connection.transaction()?;
-    let mut streams = HashMap::new();
+    let (mut streams, mut groups) = (HashMap::new(), Counting::default());
     let mut kept = Vec::with_capacity(events.len());
     for event in events {
         let name = &event.stream;
@@ -35,16 +38,24 @@ pub(super) fn append(
             continue;
         };
         let is_users = name.owner().is_some();
-        let (seq, is_new) = stream.add(&batch, event, is_users, now)?;
+        let (seq, is_new) = stream.add(&batch, event, is_users, stored_at)?;
         stream.trim(&batch, limit)?;
         kept.push(Kept {
             position: Position { epoch, seq },
             is_new,
             unread: is_users.then_some(stream.unread),
+            group: None,
         });
         if let Some(task) = &event.task {
-            tasks::put(&batch, task, now)?;
+            tasks::put(&batch, task, stored_at)?;
         }
+        if let Some(part) = &event.group {
+            groups.add(&batch, part, now)?;
+        }
+    }
+    groups.save(&batch, now)?;
+    for (kept, event) in kept.iter_mut().zip(events) {
+        kept.group = event.group.as_ref().and_then(|part| groups.of(part));
     }
     for stream in streams.values() {
         stream.save(&batch)?;

@@ -2,6 +2,7 @@
 
 mod append;
 mod documents;
+mod groups;
 mod inbox;
 mod lane;
 mod schema;
@@ -18,8 +19,8 @@ use uuid::Uuid;
 use self::lane::Lane;
 pub use self::upkeep::{backup, check, vacuum};
 use super::{
-    Answer, AttemptRecord, Document, Entry, Epoch, Head, InboxEntry, InboxQuery, Kept, Mark,
-    Marked, NewEvent, Position, Retention, Store, StoreError, StreamName, Swept, TaskQuery,
+    Answer, AttemptRecord, Document, Entry, Epoch, GroupRecord, Head, InboxEntry, InboxQuery, Kept,
+    Mark, Marked, NewEvent, Position, Retention, Store, StoreError, StreamName, Swept, TaskQuery,
     TaskRecord,
 };
 
@@ -67,7 +68,7 @@ impl Store for Sqlite {
     fn append(&self, events: Vec<NewEvent>, now: Timestamp) -> Answer<'_, Vec<Kept>> {
         let (epoch, limit) = (self.epoch, self.retention.events);
         let work = move |connection: &mut Connection| {
-            append::append(connection, &events, epoch, limit, now.as_millisecond())
+            append::append(connection, &events, epoch, limit, now)
         };
         Box::pin(self.writes.run(work))
     }
@@ -146,6 +147,11 @@ impl Store for Sqlite {
             let heads = heads.collect::<rusqlite::Result<_>>()?;
             Ok((heads, tasks::list(&look, &user_id, &query)?))
         };
+        Box::pin(self.reads.run(work))
+    }
+
+    fn group(&self, owner: String, group_id: String) -> Answer<'_, Option<GroupRecord>> {
+        let work = move |connection: &mut Connection| groups::get(connection, &owner, &group_id);
         Box::pin(self.reads.run(work))
     }
 

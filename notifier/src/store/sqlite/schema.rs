@@ -11,7 +11,11 @@ use crate::store::{Epoch, StoreError};
 const APPLICATION_ID: i64 = 0x4265_6c6c;
 
 /// Each step makes the next format of the one before. What is released is never changed.
-const STEPS: &[&str] = &[include_str!("format_1.sql"), include_str!("format_2.sql")];
+const STEPS: &[&str] = &[
+    include_str!("format_1.sql"),
+    include_str!("format_2.sql"),
+    include_str!("format_3.sql"),
+];
 
 /// How long one connection waits for another.
 const BUSY: Duration = Duration::from_secs(5);

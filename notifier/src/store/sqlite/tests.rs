@@ -43,6 +43,7 @@ fn events(count: usize) -> Vec<NewEvent> {
         id: Uuid::now_v7(),
         body: n.to_string().into(),
         task: None,
+        group: None,
     };
     (0..count).map(event).collect()
 }

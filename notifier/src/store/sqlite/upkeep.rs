@@ -4,11 +4,14 @@ use std::path::Path;
 
 use rusqlite::{Connection, Transaction, params};
 
-use super::schema;
+use super::{groups, schema};
 use crate::store::{Epoch, StoreError, Swept};
 
 /// How much one sweep removes at most, so that events need not wait long for it.
 const AT_ONCE: u32 = 1000;
+
+/// The same of ends of jobs in groups.
+const JOBS_AT_ONCE: usize = 10_000;
 
 /// Removes some of what was stored before a time, in milliseconds since 1970.
 pub(super) fn sweep(connection: &mut Connection, oldest: i64) -> rusqlite::Result<Swept> {
@@ -17,6 +20,7 @@ pub(super) fn sweep(connection: &mut Connection, oldest: i64) -> rusqlite::Resul
     let delete = "DELETE FROM task WHERE (user_id, task_id) IN \
                   (SELECT user_id, task_id FROM task WHERE stored_at < ?1 LIMIT ?2)";
     let tasks = change.execute(delete, params![oldest, AT_ONCE])? as u64;
+    let (groups, more_groups) = groups::sweep(&change, oldest, JOBS_AT_ONCE)?;
     let delete = "DELETE FROM attempt WHERE id IN \
                   (SELECT id FROM attempt ORDER BY id LIMIT ?2) AND stored_at < ?1";
     let attempts = change.execute(delete, params![oldest, AT_ONCE])? as u64;
@@ -25,8 +29,9 @@ pub(super) fn sweep(connection: &mut Connection, oldest: i64) -> rusqlite::Resul
     Ok(Swept {
         events,
         tasks,
+        groups,
         attempts,
-        more: events == most || tasks == most || attempts == most,
+        more: more_groups || events == most || tasks == most || attempts == most,
     })
 }
 

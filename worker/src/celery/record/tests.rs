@@ -29,6 +29,7 @@ fn status(status: Status, attempt: u32, millis: i64) -> TaskStatus {
         error: None,
         result: None,
         next_attempt_at: None,
+        group: None,
         timestamp: begin + jiff::SignedDuration::from_millis(millis),
     }
 }

@@ -3,7 +3,7 @@ use uuid::Uuid;
 
 use super::server::Server;
 use super::*;
-use crate::store::{Sqlite, Store};
+use crate::store::{GroupPart, JobEnd, Sqlite, Store};
 use crate::testing::random;
 
 /// Few, so that they are full soon.
@@ -65,6 +65,24 @@ impl<R: FnMut(u64) -> u64> Pair<R> {
         }
     }
 
+    fn part(&mut self) -> GroupPart {
+        let size = 1 + u32::try_from((self.random)(4)).unwrap();
+        let index = u32::try_from((self.random)(4)).unwrap();
+        let end = [JobEnd::Succeeded, JobEnd::Failed, JobEnd::Cancelled][self.index(3)];
+        // Some are more than a group may keep.
+        let bytes = [0, 1, 50_000, 200_000][self.index(4)];
+        GroupPart {
+            owner: self.user(),
+            group_id: format!("g{}", (self.random)(4)),
+            size,
+            index,
+            task_id: format!("ü{index}").repeat(self.index(3)),
+            rev: (self.random)(50),
+            end,
+            result: ((self.random)(2) == 0).then(|| "7".repeat(bytes).into()),
+        }
+    }
+
     fn batch(&mut self) -> Vec<NewEvent> {
         let count = (self.random)(12);
         let event = |_| NewEvent {
@@ -72,6 +90,7 @@ impl<R: FnMut(u64) -> u64> Pair<R> {
             id: self.id(),
             body: (self.random)(1000).to_string().into(),
             task: ((self.random)(3) == 0).then(|| self.task()),
+            group: ((self.random)(3) == 0).then(|| self.part()),
         };
         (0..count).map(event).collect()
     }
@@ -82,7 +101,7 @@ impl<R: FnMut(u64) -> u64> Pair<R> {
         let theirs = self.sqlite.append(batch, self.now).await;
         let plain = |kept: Vec<Kept>| -> Vec<_> {
             let plain = kept.iter();
-            let plain = plain.map(|kept| (kept.position.seq, kept.is_new, kept.unread));
+            let plain = plain.map(|kept| (kept.position.seq, kept.is_new, kept.unread, kept.group));
             plain.collect()
         };
         assert_eq!(plain(ours.unwrap()), plain(theirs.unwrap()));
@@ -110,6 +129,7 @@ impl<R: FnMut(u64) -> u64> Pair<R> {
                 let swept = store.sweep(self.now).await.unwrap();
                 sum.events += swept.events;
                 sum.tasks += swept.tasks;
+                sum.groups += swept.groups;
                 if !swept.more {
                     break;
                 }
@@ -154,6 +174,10 @@ impl<R: FnMut(u64) -> u64> Pair<R> {
         let ours = Store::tasks(&self.redis, user.clone(), query).await;
         let theirs = self.sqlite.tasks(user.clone(), query).await;
         assert_eq!(revs(ours.unwrap()), revs(theirs.unwrap()), "{query:?}");
+        let group = format!("g{}", (self.random)(5));
+        let ours = Store::group(&self.redis, user.clone(), group.clone());
+        let theirs = self.sqlite.group(user.clone(), group);
+        assert_eq!(ours.await.unwrap(), theirs.await.unwrap());
         let id = (self.random)(6).to_string();
         let ours = Store::task(&self.redis, user.clone(), id.clone());
         let theirs = self.sqlite.task(user, id);

@@ -1,0 +1,169 @@
+//! Who looks after the alerts: this instance as long as the state it saves is the one that is kept.
+
+use std::time::{Duration, Instant};
+
+use bellhop_common::backoff::{Backoff, jitter};
+use bellhop_common::telemetry::with_causes;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::sleep;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::{Dispatcher, LOOK, now};
+use crate::alerts::engine::{Engine, Shown};
+use crate::alerts::state::Saved;
+use crate::config::StoreKind;
+use crate::store::StoreError;
+
+/// How often the instance that has the state shows that it is alive.
+const RENEW: Duration = Duration::from_secs(10);
+
+/// For how long a state may stand still before another instance takes it over.
+const ABANDONED: Duration = Duration::from_secs(35);
+
+/// Between attempts to reach the store.
+const PAUSE: Backoff = Backoff {
+    base: Duration::from_millis(100),
+    cap: Duration::from_secs(5),
+};
+
+impl Dispatcher {
+    /// Goes on from the state that is kept; whether it has it, which only the end prevents.
+    pub(super) async fn activate(&mut self) -> bool {
+        let mut failures = 0;
+        while self.engine.is_none() {
+            match self.keeper.look().await {
+                Ok((version, state)) => {
+                    let rules = self.alerting.plan.rules.clone();
+                    self.keeper.claim(version);
+                    self.engine = Some(Engine::new(rules, state));
+                    self.looked = None;
+                    info!("this instance looks after the alerts");
+                }
+                Err(error) => {
+                    if !self.pause(failures, &error).await {
+                        return false;
+                    }
+                    failures += 1;
+                }
+            }
+        }
+        true
+    }
+
+    pub(super) async fn pause(&self, failures: u32, error: &StoreError) -> bool {
+        if failures < 3 || failures.is_multiple_of(20) {
+            warn!(error = with_causes(error), "alerts wait for the store");
+        }
+        tokio::select! {
+            () = sleep(PAUSE.pause(failures, jitter())) => true,
+            () = self.stop.cancelled() => false,
+        }
+    }
+
+    /// Keeps the state until the store has it; whether this instance goes on with it.
+    pub(super) async fn save(&mut self) -> bool {
+        let mut failures = 0;
+        loop {
+            let Some(engine) = &self.engine else {
+                return false;
+            };
+            let renew = engine.state().has_work() && self.renewed.elapsed() >= RENEW;
+            match self.keeper.save(engine.state(), renew).await {
+                Ok(Saved::Yes) => {
+                    if renew {
+                        self.renewed = Instant::now();
+                    }
+                    return true;
+                }
+                Ok(Saved::Taken) => {
+                    warn!("another instance looks after the alerts now");
+                    self.forget();
+                    self.receipts.give_back().await;
+                    return false;
+                }
+                Err(error) => {
+                    if !self.pause(failures, &error).await {
+                        return false;
+                    }
+                    failures += 1;
+                }
+            }
+        }
+    }
+
+    /// Goes on from what is kept, as after a crash.
+    pub(super) fn forget(&mut self) {
+        self.engine = None;
+        self.watched = None;
+        self.posts = JoinSet::new();
+    }
+
+    pub(super) fn lose(&mut self, error: &JoinError) {
+        warn!(%error, "a post ended badly");
+        self.forget();
+    }
+
+    pub(super) async fn look_at_silences(&mut self) {
+        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
+            return;
+        }
+        self.looked = Some(Instant::now());
+        let silences = self.keeper.silences().await;
+        if let (Some(engine), Some(silences)) = (&mut self.engine, silences) {
+            engine.silence(silences);
+        }
+    }
+
+    /// Whether another instance has something open, and so tells of the outage itself.
+    async fn is_looked_after(&self) -> bool {
+        if self.engine.is_some() {
+            return false;
+        }
+        let looked = self.keeper.look().await;
+        looked.is_ok_and(|(_, state)| state.has_work() && !state.released)
+    }
+
+    /// Tells of an outage of the broker that is over.
+    pub(super) async fn look_at_broker(&mut self) {
+        let now = now();
+        let Some(lost) = self.outage.look(self.hears.is_up(), now) else {
+            return;
+        };
+        if self.is_looked_after().await || !self.activate().await {
+            return;
+        }
+        let text = "the connection to RabbitMQ was lost";
+        let shown = Shown::of_ours(Uuid::now_v7(), lost, text);
+        if let Some(engine) = &mut self.engine {
+            engine.broker_was_away(shown, now);
+        }
+    }
+
+    /// Looks whether anybody looks after what is open.
+    pub(super) async fn watch(&mut self) {
+        let is_shared = self.gateway.config.store.kind == StoreKind::Redis;
+        if !is_shared {
+            self.activate().await;
+            return;
+        }
+        let every = ABANDONED / 8;
+        if self.looked.is_some_and(|looked| looked.elapsed() < every) {
+            return;
+        }
+        self.looked = Some(Instant::now());
+        // An outage of the store is told by those who need it more.
+        let Ok((version, state)) = self.keeper.look().await else {
+            self.watched = None;
+            return;
+        };
+        let since = match self.watched {
+            Some((watched, since)) if watched == version => since,
+            _ => Instant::now(),
+        };
+        self.watched = Some((version, since));
+        if state.has_work() && (state.released || since.elapsed() > ABANDONED) {
+            self.activate().await;
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! How a group goes from its first alert to its end.
+
+use super::*;
+
+#[test]
+fn the_first_post_waits_and_those_that_follow_keep_their_distance() {
+    let mut rig = Rig::new(vec![failures()]);
+    rig.fails("report");
+    rig.wait(5 * SECOND);
+    rig.fails("report");
+    rig.fails("import");
+    assert_eq!(rig.told(), []);
+    rig.wait(5 * SECOND);
+    assert_eq!(
+        rig.told(),
+        [(Kind::Firing, 2)],
+        "ten seconds after the first"
+    );
+    rig.wait(20 * SECOND);
+    assert_eq!(rig.told().len(), 2, "the other kind has its own clock");
+    for _ in 0..30 {
+        rig.fails("report");
+        rig.wait(SECOND);
+    }
+    assert_eq!(rig.told().len(), 2);
+    rig.wait(MINUTE);
+    assert_eq!(rig.told()[2..], [(Kind::Firing, 30)]);
+    let (first, third) = (&rig.seen[0], &rig.seen[2]);
+    assert_eq!(third.at.duration_since(first.at).as_secs(), 60);
+    assert_eq!(third.notice.group.total, 32);
+    assert_eq!(third.notice.posting.tally.as_ref().unwrap().shown.len(), 10);
+}
+
+#[test]
+fn a_stream_of_failures_ends_silently_and_begins_anew() {
+    let mut rig = Rig::new(vec![failures()]);
+    rig.fails("report");
+    rig.wait(2 * HOUR);
+    assert_eq!(rig.told(), [(Kind::Firing, 1)]);
+    assert!(!rig.engine.state().has_work());
+    rig.fails("report");
+    rig.wait(HOUR);
+    assert_eq!(rig.told().len(), 2);
+    assert_eq!(rig.seen[1].notice.group.total, 1);
+}
+
+#[test]
+fn a_success_resolves_with_duration_and_count() {
+    let mut rig = Rig::new(vec![resolving()]);
+    assert_eq!(rig.succeeds("report"), Fate::Unrouted, "nothing is open");
+    assert!(!rig.engine.may_want(SUCCEEDED));
+    for _ in 0..12 {
+        rig.fails("report");
+        rig.wait(MINUTE);
+    }
+    assert!(rig.engine.may_want(SUCCEEDED));
+    assert_eq!(rig.succeeds("import"), Fate::Unrouted);
+    assert_eq!(rig.succeeds("report"), Fate::Taken);
+    rig.wait(2 * MINUTE);
+    let last = rig.seen.last().unwrap();
+    assert_eq!(last.kind, Kind::Resolved);
+    let group = &last.notice.group;
+    assert_eq!(group.total, 12);
+    let lasted = group.resolved.unwrap().duration_since(group.opened);
+    assert_eq!(lasted.as_secs(), 12 * 60);
+    let count: u64 = rig.told().iter().map(|(_, count)| count).sum();
+    assert_eq!(count, 12);
+    rig.wait(HOUR);
+    assert!(!rig.engine.state().has_work(), "it is forgotten");
+}
+
+#[test]
+fn what_ends_before_its_first_post_is_told_once() {
+    let mut rig = Rig::new(vec![resolving()]);
+    rig.fails("report");
+    rig.fails("report");
+    rig.succeeds("report");
+    rig.wait(HOUR);
+    assert_eq!(rig.told(), [(Kind::Resolved, 2)]);
+}
+
+#[test]
+fn what_says_that_it_fires_is_repeated_and_missed_when_it_stops() {
+    let patient = Route {
+        timing: Timing {
+            repeat: 4 * HOUR,
+            resolve_after: 10 * HOUR,
+            ..team().timing
+        },
+        ..team()
+    };
+    let mut rig = Rig::new(vec![patient]);
+    rig.says("ops", &json!({"status": "firing", "fingerprint": "disk"}));
+    rig.wait(9 * HOUR);
+    let told = [(Kind::Firing, 1), (Kind::Still, 0), (Kind::Still, 0)];
+    assert_eq!(rig.told(), told);
+    rig.wait(2 * HOUR);
+    assert_eq!(rig.told()[3..], [(Kind::Faded, 0)]);
+    rig.wait(24 * HOUR);
+    assert_eq!(rig.told().len(), 4);
+    // The other way to end.
+    rig.says("ops", &json!({"status": "firing", "fingerprint": "disk"}));
+    rig.wait(MINUTE);
+    rig.says(
+        "ops",
+        &json!({"status": "resolved", "fingerprint": "other"}),
+    );
+    rig.wait(MINUTE);
+    assert_eq!(rig.told().len(), 5);
+    rig.says("ops", &json!({"status": "resolved", "fingerprint": "disk"}));
+    rig.wait(MINUTE);
+    assert_eq!(rig.told()[4..], [(Kind::Firing, 1), (Kind::Resolved, 0)]);
+}
+
+#[test]
+fn what_flaps_is_told_once_and_summed_up_when_it_is_quiet() {
+    let mut rig = Rig::new(vec![resolving()]);
+    for _ in 0..20 {
+        rig.fails("report");
+        rig.wait(70 * SECOND);
+        rig.succeeds("report");
+        rig.wait(70 * SECOND);
+    }
+    let flapping = |seen: &&Seen| seen.kind == Kind::Flapping;
+    assert_eq!(rig.seen.iter().filter(flapping).count(), 1);
+    // Four times wrong and three times over, and then the seventh change.
+    assert_eq!(rig.seen.len(), 8, "{:?}", rig.told());
+    rig.wait(HOUR);
+    let (last, count) = *rig.told().last().unwrap();
+    assert_eq!((last, count), (Kind::Settled, 16));
+    let summary = rig.seen.last().unwrap().notice.group.flapping.unwrap();
+    assert_eq!(summary.changes, 39);
+    let all: u64 = rig.told().iter().map(|(_, count)| count).sum();
+    assert_eq!(all, 20);
+    rig.wait(HOUR);
+    rig.fails("report");
+    rig.wait(MINUTE);
+    assert_eq!(rig.told().last(), Some(&(Kind::Firing, 1)));
+}
+
+#[test]
+fn the_first_route_takes_it_unless_it_lets_others_too() {
+    let only = BTreeMap::from([("kind".to_owned(), vec!["report.*".to_owned()])]);
+    let reports = Route {
+        name: "reports".into(),
+        only,
+        continues: true,
+        receiver: "other".into(),
+        ..failures()
+    };
+    let mut rig = Rig::new(vec![reports.clone(), failures()]);
+    rig.fails("report.daily");
+    rig.fails("import");
+    rig.wait(MINUTE);
+    let mut receivers: Vec<_> = rig.seen.iter().map(|seen| &*seen.notice.receiver).collect();
+    receivers.sort_unstable();
+    assert_eq!(receivers, ["other", "team", "team"]);
+    let first_only = Route {
+        continues: false,
+        ..reports
+    };
+    let mut rig = Rig::new(vec![first_only, failures()]);
+    rig.fails("report.daily");
+    rig.wait(MINUTE);
+    assert_eq!(rig.seen.len(), 1);
+    assert_eq!(rig.take("stored.room.x.y", &json!({})), Fate::Unrouted);
+}
+
+#[test]
+fn an_hour_without_the_receiver_is_one_post_a_group() {
+    let mut rig = Rig::new(vec![failures()]);
+    rig.answer = Answer::Fails;
+    let begun = rig.now;
+    for minute in 0..60 {
+        for kind in ["a", "b", "c"] {
+            rig.fails(kind);
+        }
+        rig.wait(MINUTE);
+        if minute % 7 == 0 {
+            rig.restart();
+        }
+    }
+    assert!(rig.seen.is_empty() && rig.attempts > 0);
+    rig.answer = Answer::Takes;
+    rig.wait(5 * MINUTE);
+    assert_eq!(rig.told(), [(Kind::Firing, 60); 3]);
+    for seen in &rig.seen {
+        let tally = seen.notice.posting.tally.as_ref().unwrap();
+        assert_eq!(tally.first, begun);
+        assert_eq!(tally.last.duration_since(begun).as_secs(), 59 * 60);
+    }
+}
+
+#[test]
+fn a_post_that_a_receiver_cannot_take_holds_no_other_up() {
+    let mut rig = Rig::new(vec![failures()]);
+    rig.fails("poison");
+    rig.wait(10 * SECOND);
+    rig.answer = Answer::Fails;
+    rig.fails("poison");
+    rig.wait(2 * MINUTE);
+    rig.fails("good");
+    rig.wait(10 * SECOND);
+    // The server works, but not for this one.
+    for _ in 0..100 {
+        rig.now = later(rig.now, SECOND);
+        if let Some(notice) = rig.engine.next_post(rig.now) {
+            let kind = notice.group.labels[0].1.clone();
+            if kind == "good" {
+                return;
+            }
+            rig.engine.failed(&notice.key, rig.now, 30 * SECOND, false);
+        }
+    }
+    panic!("the good one never had its turn");
+}
+
+#[test]
+fn what_is_refused_leaves_and_can_come_back() {
+    let mut rig = Rig::new(vec![failures()]);
+    rig.answer = Answer::Refuses;
+    rig.fails("report");
+    rig.fails("report");
+    rig.wait(MINUTE);
+    assert_eq!(rig.attempts, 1, "it is not tried again");
+    let refused = rig.dead.pop().unwrap();
+    assert_eq!(refused.tally.as_ref().unwrap().count, 2);
+    assert!(rig.engine.state().has_work(), "the group stays");
+    rig.answer = Answer::Takes;
+    let body = json!({"type": REFUSED, "id": Uuid::new_v4(), "time": rig.now, "data": refused});
+    for wants in [Fate::Taken, Fate::Known] {
+        let message = Message::read("bellhop.alerts", body.to_string().as_bytes()).unwrap();
+        assert_eq!(rig.engine.take(message, rig.now), wants);
+    }
+    rig.wait(MINUTE);
+    assert_eq!(rig.told(), [(Kind::Firing, 2)]);
+}
+
+#[test]
+fn a_post_that_a_crash_interrupts_is_made_again_and_says_so() {
+    let mut rig = Rig::new(vec![failures()]);
+    rig.fails("report");
+    rig.now = later(rig.now, 10 * SECOND);
+    assert!(rig.engine.next_post(rig.now).is_some());
+    assert!(rig.engine.next_post(rig.now).is_none());
+    rig.restart();
+    rig.wait(MINUTE);
+    assert_eq!(rig.told(), [(Kind::Firing, 1)]);
+    assert!(rig.seen[0].may_repeat);
+    rig.fails("report");
+    rig.wait(MINUTE);
+    assert!(!rig.seen[1].may_repeat, "only that one");
+}

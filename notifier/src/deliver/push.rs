@@ -1,0 +1,118 @@
+//! Orders as pushes.
+
+use std::borrow::Cow;
+
+use bellhop_common::telemetry::with_causes;
+use bellhop_common::wire::{Event, EventError};
+use jiff::Timestamp;
+use serde_json::json;
+use tracing::warn;
+use uuid::Uuid;
+
+use super::{Order, Outcome};
+use crate::gateway::Gateway;
+use crate::push::kept::{self, KeptError};
+use crate::push::{PushError, PushNote, Pusher, Subscription, Verdict};
+use crate::store::{SharedStore, StoreError};
+
+/// The browsers of a user, by their ids.
+pub(super) async fn devices(
+    store: &SharedStore,
+    user_id: &str,
+) -> Result<Vec<Option<String>>, StoreError> {
+    let devices = kept::devices(&**store, user_id).await.map_err(plain)?;
+    let devices = devices.iter(Timestamp::now());
+    Ok(devices
+        .map(|device| Some(device.subscription.id()))
+        .collect())
+}
+
+fn plain(error: KeptError) -> StoreError {
+    match error {
+        KeptError::Store(error) => error,
+        error => StoreError::Contended(error.to_string()),
+    }
+}
+
+/// Sends an order.
+pub(super) async fn send(
+    gateway: &Gateway,
+    store: &SharedStore,
+    order: &Order,
+    events: &[Event],
+) -> Outcome {
+    let Some(pusher) = &gateway.pusher else {
+        return super::not_here("[push]");
+    };
+    let devices = match kept::devices(&**store, &order.user_id).await {
+        Ok(devices) => devices,
+        Err(error) => return super::store_away(&plain(error)),
+    };
+    let mut devices = devices.iter(Timestamp::now());
+    let is_meant = |id: &str| Some(id) == order.device.as_deref();
+    let Some(device) = devices.find(|device| is_meant(&device.subscription.id())) else {
+        return Outcome::Gone("the browser has given its subscription up".to_owned());
+    };
+    let subscription = &device.subscription;
+    let sent = match summary(events) {
+        Ok(event) => push(gateway, pusher, subscription, order, &event).await,
+        Err(error) => return Outcome::Refused(error.to_string()),
+    };
+    let verdict = match &sent {
+        Ok(()) => Verdict::Taken,
+        Err(error) => error.verdict(),
+    };
+    let noted = kept::note(
+        &**store,
+        &order.user_id,
+        subscription,
+        verdict,
+        Timestamp::now(),
+    );
+    if let Err(error) = noted.await {
+        warn!(%error, "it is not noted how a push went");
+    }
+    sent.map_or_else(|error| outcome(&error), |()| Outcome::Sent)
+}
+
+/// What a push says of its events: of several, how many they are.
+fn summary(events: &[Event]) -> Result<Cow<'_, Event>, EventError> {
+    if let [event] = events {
+        return Ok(Cow::Borrowed(event));
+    }
+    let data = json!({ "title": format!("{} new notifications", events.len()) });
+    let id = events.last().map_or(Uuid::nil(), |event| event.id);
+    let event = Event::new("notification.created", id, Timestamp::now(), &data)?;
+    Ok(Cow::Owned(event))
+}
+
+async fn push(
+    gateway: &Gateway,
+    pusher: &Pusher,
+    subscription: &Subscription,
+    order: &Order,
+    event: &Event,
+) -> Result<(), PushError> {
+    let seq = order.events.last().map(|event| event.seq);
+    let ttl = gateway.config.push.ttl.0;
+    let note = PushNote::of_event(event, seq, ttl);
+    match pusher.send(subscription, &note).await {
+        Err(PushError::TooLarge) => {
+            let stub = PushNote::stub_of_event(event, seq, ttl);
+            pusher.send(subscription, &stub).await
+        }
+        sent => sent,
+    }
+}
+
+fn outcome(error: &PushError) -> Outcome {
+    let reason = with_causes(error);
+    match error {
+        PushError::RateLimited { .. } | PushError::Unavailable { .. } => Outcome::Again {
+            after: error.retry_after(),
+            reason,
+        },
+        PushError::Gone => Outcome::Gone(reason),
+        _ => Outcome::Refused(reason),
+    }
+}

@@ -1,0 +1,158 @@
+//! The log of deliveries: every attempt to reach somebody, and why there was none.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use metrics::{counter, histogram};
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+use uuid::Uuid;
+
+use crate::deliver::Order;
+use crate::gateway::Gateway;
+use crate::metric;
+use crate::store::{AttemptRecord, SharedStore, StoreError};
+use crate::streams::catch_up::within;
+
+/// The outcome of an attempt that went well.
+pub(crate) const SENT: &str = "sent";
+
+/// The entry of what is to be sent and was not tried yet.
+pub(crate) const ORDERED: &str = "ordered";
+
+/// The longest reason that is kept, in bytes. It may quote a stranger's server.
+const DETAIL_MAX: usize = 256;
+
+/// One attempt, or the decision to make none.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Attempt<'a> {
+    /// When it ended.
+    pub(crate) at: Timestamp,
+    /// `push`, `email` or `mattermost`.
+    pub(crate) channel: &'a str,
+    /// Whom the event is for, if it is for a user.
+    #[serde(rename = "user_id", skip_serializing_if = "Option::is_none")]
+    pub(crate) user: Option<&'a str>,
+    /// Where it was sent: an address, the id of a push subscription, the name of a webhook.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) recipient: Option<&'a str>,
+    /// How it ended: `ordered` (not tried yet), `sent`, `retrying`, `refused`, `failed`, or why it was not made.
+    pub(crate) outcome: &'a str,
+    /// Which attempt, from 1.
+    #[serde(rename = "attempt", skip_serializing_if = "Option::is_none")]
+    pub(crate) number: Option<u32>,
+    /// More of the outcome.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) detail: Option<String>,
+    /// How long it took, in milliseconds.
+    #[serde(rename = "took_ms", skip_serializing_if = "Option::is_none")]
+    pub(crate) took: Option<u64>,
+    /// What it was an attempt at: the same for each attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) order: Option<Uuid>,
+}
+
+impl<'a> Attempt<'a> {
+    /// Of a message to the team.
+    pub(crate) fn of_team(channel: &'a str, outcome: &'a str, at: Timestamp) -> Self {
+        Self {
+            user: None,
+            ..Self::none(channel, "", outcome, at)
+        }
+    }
+
+    /// A decision to make none.
+    pub(crate) fn none(channel: &'a str, user: &'a str, why: &'a str, at: Timestamp) -> Self {
+        Self {
+            at,
+            channel,
+            user: Some(user),
+            recipient: None,
+            outcome: why,
+            number: None,
+            detail: None,
+            took: None,
+            order: None,
+        }
+    }
+
+    /// For the log, once for each event.
+    pub(crate) fn records(&self, events: impl Iterator<Item = Uuid>) -> Vec<AttemptRecord> {
+        let mut kept = self.clone();
+        kept.detail = kept.detail.map(|detail| presentable(&detail));
+        // Texts and numbers can always be written.
+        let body = Bytes::from(serde_json::to_vec(&kept).unwrap_or_default());
+        let record = |event_id| AttemptRecord {
+            event_id,
+            body: body.clone(),
+        };
+        events.map(record).collect()
+    }
+
+    /// Counts it.
+    pub(crate) fn count(&self) {
+        let (channel, outcome) = (self.channel.to_owned(), self.outcome.to_owned());
+        let labels = [("channel", channel.clone()), ("outcome", outcome)];
+        counter!(metric::ATTEMPTS, &labels).increment(1);
+        if let Some(took) = self.took {
+            let seconds = std::time::Duration::from_millis(took);
+            histogram!(metric::ATTEMPT_SECONDS, "channel" => channel).record(seconds);
+        }
+    }
+}
+
+/// One line without control characters, cut.
+fn presentable(text: &str) -> String {
+    let visible = text
+        .chars()
+        .map(|c| if c.is_whitespace() { ' ' } else { c });
+    let visible: String = visible.filter(|c| !c.is_control()).collect();
+    bellhop_common::wire::cut(visible.trim(), DETAIL_MAX).to_owned()
+}
+
+/// Keeps attempts, as well as can be: nothing waits for the log.
+pub(crate) async fn keep(gateway: &Gateway, records: Vec<AttemptRecord>) {
+    let Some(streams) = &gateway.streams else {
+        return;
+    };
+    if records.is_empty() {
+        return;
+    }
+    let kept = within(streams.store.log_attempts(records, Timestamp::now())).await;
+    if let Err(error) = kept {
+        warn!(%error, "attempts to deliver are not in the log");
+    }
+}
+
+/// Whether the log has an entry of an order with this outcome.
+///
+/// # Errors
+/// [`StoreError`].
+pub(crate) async fn has(
+    store: &SharedStore,
+    order: &Order,
+    outcome: &str,
+) -> Result<bool, StoreError> {
+    #[derive(Deserialize)]
+    struct Entry {
+        outcome: String,
+        order: Option<Uuid>,
+    }
+    let Some(first) = order.events.first() else {
+        return Ok(false);
+    };
+    let log = within(store.attempts(first.id)).await?;
+    let mut entries = log
+        .iter()
+        .filter_map(|body| serde_json::from_slice(body).ok());
+    Ok(entries.any(|entry: Entry| entry.outcome == outcome && entry.order == Some(order.id)))
+}
+
+/// Counts an attempt for some events, and keeps it.
+pub(crate) async fn record(
+    gateway: &Gateway,
+    events: impl Iterator<Item = Uuid>,
+    attempt: &Attempt<'_>,
+) {
+    attempt.count();
+    keep(gateway, attempt.records(events)).await;
+}

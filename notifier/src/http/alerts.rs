@@ -1,0 +1,233 @@
+//! `/api/alerts`: what is open, and silences, for administrators.
+
+mod request;
+
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use futures_util::Stream;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tracing::info;
+use uuid::Uuid;
+use warp::http::StatusCode;
+use warp::reply::Response;
+use warp::{Filter, Rejection, Reply};
+
+use self::request::{SILENCES_MAX, silence};
+use super::body::whole_body;
+use super::caller::administrator;
+use super::error::ApiError;
+use super::kept;
+use crate::alerts::engine::{Engine, Group, Holds, Rules, Silence};
+use crate::alerts::{Plan, SILENCES, read_state};
+use crate::gateway::Gateway;
+use crate::store::SharedStore;
+
+/// How often a change is tried again that another instance forestalled.
+const TRIES: u32 = 10;
+
+/// `GET /api/alerts`, `GET` and `POST /api/alerts/silences`, `DELETE /api/alerts/silences/{id}`.
+pub(super) fn routes(
+    gateway: Arc<Gateway>,
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+    let plan = Plan::new(&gateway.config.alerts, &gateway.config.mattermost);
+    let plan = Arc::new(plan.ok().flatten());
+    let gateway = warp::any().map(move || Arc::clone(&gateway));
+    let authorization = || warp::header::optional::<String>("authorization");
+    let open = warp::path!("api" / "alerts")
+        .and(warp::get())
+        .and(gateway.clone())
+        .and(authorization())
+        .then(move |gateway: Arc<Gateway>, authorization| {
+            let plan = Arc::clone(&plan);
+            async move { answer(open(&gateway, (*plan).as_ref(), authorization).await) }
+        });
+    let list = warp::path!("api" / "alerts" / "silences")
+        .and(warp::get())
+        .and(gateway.clone())
+        .and(authorization())
+        .then(async |gateway: Arc<Gateway>, authorization| {
+            answer(list(&gateway, authorization).await)
+        });
+    let add = warp::path!("api" / "alerts" / "silences")
+        .and(warp::post())
+        .and(gateway.clone())
+        .and(authorization())
+        .and(warp::body::stream())
+        .then(async |gateway: Arc<Gateway>, authorization, body| {
+            answer(add(&gateway, authorization, body).await)
+        });
+    let end = warp::path!("api" / "alerts" / "silences" / String)
+        .and(warp::delete())
+        .and(gateway)
+        .and(authorization())
+        .then(async |id: String, gateway: Arc<Gateway>, authorization| {
+            answer(end(&gateway, authorization, &id).await)
+        });
+    open.or(list).unify().or(add).unify().or(end).unify()
+}
+
+fn answer(result: Result<Response, ApiError>) -> Response {
+    result.unwrap_or_else(Reply::into_response)
+}
+
+/// The store, for an administrator; and the administrator's name.
+fn admit(
+    gateway: &Gateway,
+    authorization: Option<&str>,
+) -> Result<(SharedStore, String), ApiError> {
+    let by = administrator(gateway, authorization, Timestamp::now())?;
+    let store = Arc::clone(&kept::streams(gateway)?.store);
+    Ok((store, by.user_id))
+}
+
+async fn open(
+    gateway: &Gateway,
+    plan: Option<&Plan>,
+    authorization: Option<String>,
+) -> Result<Response, ApiError> {
+    let (store, _) = admit(gateway, authorization.as_deref())?;
+    let plan = plan.ok_or_else(|| {
+        let message = "this notifier tells nobody: no webhook is configured";
+        ApiError::new(StatusCode::NOT_IMPLEMENTED, "no_alerts", message)
+    })?;
+    let (_, state) = read_state(&store)
+        .await
+        .map_err(|e| kept::unavailable(&e))?;
+    let (_, silences) = read(&store).await?;
+    let mut engine = Engine::new(plan.rules.clone(), state);
+    engine.silence(silences);
+    let (now, state) = (Timestamp::now(), engine.state());
+    let holds = engine.holds(now);
+    let groups = state.groups.iter();
+    let groups: Vec<Value> = groups
+        .map(|(key, group)| shown(key, group, &holds, &plan.rules))
+        .collect();
+    let receivers: Vec<Value> = (plan.receivers.keys())
+        .map(|name| {
+            let pace = state.receivers.get(name);
+            json!({
+                "name": name,
+                "up": pace.is_none_or(|pace| pace.failures == 0),
+                "failures": pace.map_or(0, |pace| pace.failures),
+                "failing_since": pace.and_then(|pace| pace.failing_since),
+                "not_before": pace.and_then(|pace| pace.not_before),
+            })
+        })
+        .collect();
+    let answer = json!({
+        "groups": groups,
+        "receivers": receivers,
+        "suppressed": state.suppressed,
+    });
+    Ok(warp::reply::json(&answer).into_response())
+}
+
+fn shown(key: &str, group: &Group, holds: &Holds<'_>, rules: &Rules) -> Value {
+    let labels = group.labels.iter();
+    let labels: serde_json::Map<_, _> = labels
+        .map(|(name, value)| (name.clone(), Value::from(value.as_str())))
+        .collect();
+    let state = match (&group.flapping, group.resolved) {
+        (Some(_), _) => "flapping",
+        (None, None) => "open",
+        (None, Some(_)) => "over",
+    };
+    let hold = holds.of(group, rules.route(&group.route));
+    json!({
+        "group": key,
+        "route": group.route,
+        "labels": labels,
+        "severity": group.severity,
+        "state": state,
+        "opened_at": group.opened,
+        "last_at": group.last,
+        "ended_at": group.resolved,
+        "count": group.total,
+        "pending": group.pending.as_ref().map_or(0, |tally| tally.count),
+        "posts": group.posts,
+        "posted_at": group.told.map(|told| told.at),
+        "held": hold.map(|hold| json!({ "reason": hold.reason, "until": hold.until })),
+    })
+}
+
+async fn read(store: &SharedStore) -> Result<(u64, Vec<Silence>), ApiError> {
+    let document = store.document(SILENCES.to_owned()).await;
+    let document = document.map_err(|error| kept::unavailable(&error))?;
+    Ok(document.map_or((0, Vec::new()), |document| {
+        let silences = serde_json::from_slice(&document.body).unwrap_or_default();
+        (document.version, silences)
+    }))
+}
+
+async fn list(gateway: &Gateway, authorization: Option<String>) -> Result<Response, ApiError> {
+    let (store, _) = admit(gateway, authorization.as_deref())?;
+    let (_, mut silences) = read(&store).await?;
+    let now = Timestamp::now();
+    silences.retain(|silence| silence.until > now);
+    Ok(warp::reply::json(&json!({ "silences": silences })).into_response())
+}
+
+/// Changes the silences in one step, whoever else does; expired ones go with it.
+async fn change<T>(
+    store: &SharedStore,
+    mut change: impl FnMut(&mut Vec<Silence>) -> Result<T, ApiError>,
+) -> Result<T, ApiError> {
+    for _ in 0..TRIES {
+        let (version, mut silences) = read(store).await?;
+        let now = Timestamp::now();
+        silences.retain(|silence| silence.until > now);
+        let changed = change(&mut silences)?;
+        let body = Bytes::from(serde_json::to_vec(&silences).unwrap_or_default());
+        let put = store.put_document(SILENCES.to_owned(), version, body).await;
+        if put.map_err(|error| kept::unavailable(&error))? {
+            return Ok(changed);
+        }
+    }
+    let message = "others change the silences at the same time: try again";
+    Err(ApiError::new(StatusCode::CONFLICT, "busy", message))
+}
+
+async fn add(
+    gateway: &Gateway,
+    authorization: Option<String>,
+    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
+) -> Result<Response, ApiError> {
+    let (store, by) = admit(gateway, authorization.as_deref())?;
+    let body = whole_body(body).await?;
+    let made = silence(&body, Uuid::now_v7(), by, Timestamp::now())?;
+    change(&store, |silences| {
+        if silences.len() >= SILENCES_MAX {
+            let message =
+                format!("there are {SILENCES_MAX} silences, which is the most there may be");
+            return Err(ApiError::new(StatusCode::CONFLICT, "too_many", message));
+        }
+        silences.push(made.clone());
+        Ok(())
+    })
+    .await?;
+    info!(by = made.author, id = %made.id, until = %made.until, "an administrator silences alerts");
+    let answer = warp::reply::json(&made);
+    Ok(warp::reply::with_status(answer, StatusCode::CREATED).into_response())
+}
+
+async fn end(
+    gateway: &Gateway,
+    authorization: Option<String>,
+    id: &str,
+) -> Result<Response, ApiError> {
+    let (store, by) = admit(gateway, authorization.as_deref())?;
+    let ended = change(&store, |silences| {
+        let at = silences
+            .iter()
+            .position(|silence| silence.id.to_string() == id);
+        at.map(|at| silences.remove(at)).ok_or_else(|| {
+            let message = format!("there is no silence {id}");
+            ApiError::new(StatusCode::NOT_FOUND, "not_found", message)
+        })
+    })
+    .await?;
+    info!(by, id, "an administrator ends a silence");
+    Ok(warp::reply::json(&ended).into_response())
+}

@@ -1,0 +1,107 @@
+//! `GET` and `PUT /api/preferences`: how a user wants to be reached when he is away.
+
+use std::sync::Arc;
+
+use bytes::Buf;
+use futures_util::Stream;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use warp::http::StatusCode;
+use warp::reply::Response;
+use warp::{Filter, Rejection, Reply};
+
+use super::body::whole_body;
+use super::caller::caller;
+use super::error::ApiError;
+use super::kept;
+use crate::away::decision::{mail_choice, push_choice};
+use crate::away::escalate::preferences_document;
+use crate::away::preferences::{DIGEST_AT, Preferences};
+use crate::documents;
+use crate::gateway::Gateway;
+
+pub(super) fn routes(
+    gateway: Arc<Gateway>,
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+    let with_gateway = warp::any().map(move || Arc::clone(&gateway));
+    let path = || warp::path!("api" / "preferences");
+    let authorization = || warp::header::optional::<String>("authorization");
+    let show = path()
+        .and(warp::get())
+        .and(with_gateway.clone())
+        .and(authorization())
+        .then(
+            async |gateway: Arc<Gateway>, authorization: Option<String>| {
+                let answer = show(&gateway, authorization.as_deref()).await;
+                answer.unwrap_or_else(Reply::into_response)
+            },
+        );
+    let put = path()
+        .and(warp::put())
+        .and(with_gateway)
+        .and(authorization())
+        .and(warp::body::stream())
+        .then(
+            async |gateway: Arc<Gateway>, authorization: Option<String>, body| {
+                let answer = put(&gateway, authorization.as_deref(), body).await;
+                answer.unwrap_or_else(Reply::into_response)
+            },
+        );
+    show.or(put).unify()
+}
+
+async fn show(gateway: &Gateway, authorization: Option<&str>) -> Result<Response, ApiError> {
+    let user = caller(gateway, authorization, Timestamp::now())?.user_id;
+    let store = &kept::streams(gateway)?.store;
+    let wishes = documents::get(store, &preferences_document(&user)).await;
+    let wishes: Option<Preferences> = wishes.map_err(|error| kept::unavailable(&error))?;
+    Ok(answer(gateway, &wishes.unwrap_or_default()))
+}
+
+async fn put(
+    gateway: &Gateway,
+    authorization: Option<&str>,
+    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
+) -> Result<Response, ApiError> {
+    let user = caller(gateway, authorization, Timestamp::now())?.user_id;
+    let store = &kept::streams(gateway)?.store;
+    let body = whole_body(body).await?;
+    let bad = |code, message| ApiError::new(StatusCode::BAD_REQUEST, code, message);
+    let wishes: Preferences =
+        serde_json::from_slice(&body).map_err(|error| bad("bad_json", error.to_string()))?;
+    let known = gateway.config.escalation.categories.iter();
+    let checked = wishes.check(known.map(|category| category.name.as_str()));
+    checked.map_err(|error| bad("bad_preferences", error.to_string()))?;
+    let change = |_| Some(wishes.clone());
+    let kept = documents::change(store, &preferences_document(&user), change).await;
+    kept.map_err(|error| kept::unavailable(&error))?;
+    Ok(answer(gateway, &wishes))
+}
+
+/// What a user has chosen, and what holds for him.
+fn answer(gateway: &Gateway, wishes: &Preferences) -> Response {
+    let config = &gateway.config.escalation;
+    let categories = config.categories.iter().map(|category| {
+        let seconds = |after: Option<bellhop_common::config::HumanDuration>| {
+            after.map(|after| after.0.as_secs())
+        };
+        let holds = json!({
+            "push": push_choice(category, wishes),
+            "mail": mail_choice(category, wishes),
+            "push_after_s": seconds(category.push_after),
+            "mail_after_s": seconds(category.mail_after),
+            "until": category.until,
+        });
+        (category.name.clone(), holds)
+    });
+    let categories: serde_json::Map<String, Value> = categories.collect();
+    let answer = json!({
+        "preferences": wishes,
+        "effective": {
+            "time_zone": wishes.time_zone.as_ref().unwrap_or(&config.time_zone),
+            "digest_at": wishes.digest_at.unwrap_or(DIGEST_AT),
+            "categories": categories,
+        },
+    });
+    warp::reply::json(&answer).into_response()
+}

@@ -1,0 +1,83 @@
+//! Whoever comes next goes on where the last one was.
+
+use std::time::Duration;
+
+use bellhop_tests::mattermost::{Mattermost, Mode};
+use bellhop_tests::program::Program;
+use bellhop_tests::stack::{PATIENCE, Stack};
+use rustix::process::Signal;
+
+use super::crowd::failure;
+use super::{config, count, wait_until_told};
+
+const FAILED: &str = "stored.user.ann.task.status_changed.failed";
+
+#[tokio::test]
+async fn a_post_that_a_crash_interrupts_is_made_at_most_twice_and_the_second_says_so() {
+    let stack = Stack::shared();
+    let double = Mattermost::start().await.unwrap();
+    double.set_mode(Mode::Mute);
+    let webhook = format!("mattermost.webhook_url={}", double.hook_url());
+    let settings = [
+        &*webhook,
+        "alerts.group_wait=100ms",
+        "alerts.group_interval=200ms",
+    ];
+    let mut notifier = Program::start("notifier", &stack, &settings).await;
+    let rabbit = stack.rabbit().await;
+    rabbit
+        .publish("events", FAILED, failure("report", "no disk"))
+        .await;
+    let posts = double.wait_for_posts(1, PATIENCE).await.unwrap();
+    assert!(!posts[0].attachments[0].footer.contains("may repeat"));
+    // The post is in, and the notifier does not know.
+    notifier.signal(Signal::KILL);
+    notifier.ended().await;
+    double.set_mode(Mode::Healthy);
+    let notifier = Program::start("notifier", &stack, &settings).await;
+    let posts = double.wait_for_posts(2, PATIENCE).await.unwrap();
+    assert!(
+        posts[1].attachments[0].footer.contains("may repeat"),
+        "{:?}",
+        posts[1]
+    );
+    // Another one shows that nothing of the first is left.
+    rabbit
+        .publish("events", FAILED, failure("report", "again"))
+        .await;
+    let posts = double.wait_for_posts(3, PATIENCE).await.unwrap();
+    assert_eq!(posts.iter().map(count).collect::<Vec<_>>(), [1, 1, 1]);
+    let last = format!("{:?}", posts[2].attachments);
+    assert!(
+        last.contains("again") && !last.contains("no disk"),
+        "{last}"
+    );
+    drop(notifier);
+}
+
+#[tokio::test]
+async fn another_notifier_goes_on_with_groups_that_wait() {
+    let stack = Stack::shared();
+    let double = Mattermost::start().await.unwrap();
+    let shared = |instance: &str| {
+        let mut shared = config(&stack, &double);
+        shared.store = stack.shared_config().store;
+        shared.instance = Some(instance.into());
+        shared.alerts.group_wait.0 = Duration::from_secs(6);
+        shared
+    };
+    let first = stack.notifier(shared("first")).await;
+    let rabbit = stack.rabbit().await;
+    for n in 0..3 {
+        let failure = failure("report", &format!("failure {n}"));
+        rabbit.publish("events", FAILED, failure).await;
+    }
+    rabbit.fetched("alerts").await;
+    let second = stack.notifier(shared("second")).await;
+    assert!(double.posts().is_empty());
+    first.stop().await;
+    // Nothing is in the queue any more: it is the state that the second goes on from.
+    let posts = wait_until_told(&double, 3).await;
+    assert_eq!(posts.len(), 1, "{posts:?}");
+    second.stop().await;
+}
