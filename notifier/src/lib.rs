@@ -42,6 +42,7 @@ mod presence;
 pub mod protocol;
 pub mod public_address;
 pub mod push;
+mod quiet_hours;
 mod recent;
 mod relay;
 mod revocations;

@@ -29,7 +29,7 @@ pub use job::{
 };
 pub use log::{LogLine, TASK_LOG, TaskLog};
 pub use order::Order;
-pub use pattern::{PatternError, TopicPattern};
+pub use pattern::{PatternError, TopicPattern, topic_matches};
 pub use progress::{Progress, Step};
 pub use report::{ASK_STATUS, MAX_REPORTED, QueueReport, RunningTask, WorkerReport};
 pub use revocation::{

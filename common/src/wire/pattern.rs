@@ -20,35 +20,9 @@ pub struct PatternError(String);
 
 impl TopicPattern {
     /// Whether a routing key matches.
-    ///
-    /// Without recursion: when the rest does not fit, the last `#` takes one word more.
     #[must_use]
     pub fn matches(&self, key: &str) -> bool {
-        let pattern: Vec<_> = self.0.split('.').collect();
-        let key: Vec<_> = key.split('.').collect();
-        let (mut p, mut k) = (0, 0);
-        let mut last_hash = None;
-        while let Some(word) = key.get(k) {
-            match pattern.get(p) {
-                Some(&"#") => {
-                    last_hash = Some((p, k));
-                    p += 1;
-                }
-                Some(wanted) if *wanted == "*" || wanted == word => {
-                    p += 1;
-                    k += 1;
-                }
-                _ => {
-                    let Some((hash, taken)) = last_hash else {
-                        return false;
-                    };
-                    last_hash = Some((hash, taken + 1));
-                    (p, k) = (hash + 1, taken + 1);
-                }
-            }
-        }
-        let rest = pattern.get(p..).unwrap_or_default();
-        rest.iter().all(|word| *word == "#")
+        topic_matches(&self.0, key)
     }
 
     /// As it was written.
@@ -56,6 +30,38 @@ impl TopicPattern {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether a pattern, which is none of ours perhaps, covers a routing key.
+///
+/// Without recursion: when the rest does not fit, the last `#` takes one word more.
+#[must_use]
+pub fn topic_matches(pattern: &str, key: &str) -> bool {
+    let pattern: Vec<_> = pattern.split('.').collect();
+    let key: Vec<_> = key.split('.').collect();
+    let (mut p, mut k) = (0, 0);
+    let mut last_hash = None;
+    while let Some(word) = key.get(k) {
+        match pattern.get(p) {
+            Some(&"#") => {
+                last_hash = Some((p, k));
+                p += 1;
+            }
+            Some(wanted) if *wanted == "*" || wanted == word => {
+                p += 1;
+                k += 1;
+            }
+            _ => {
+                let Some((hash, taken)) = last_hash else {
+                    return false;
+                };
+                last_hash = Some((hash, taken + 1));
+                (p, k) = (hash + 1, taken + 1);
+            }
+        }
+    }
+    let rest = pattern.get(p..).unwrap_or_default();
+    rest.iter().all(|word| *word == "#")
 }
 
 impl FromStr for TopicPattern {

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use jiff::civil::{Date, Time, Weekday, time};
 use jiff::tz::TimeZone;
-use jiff::{RoundMode, Timestamp, ToSpan as _, Unit, Zoned, ZonedRound};
+use jiff::{RoundMode, Timestamp, ToSpan as _, Unit, ZonedRound};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::quiet_hours::QuietHours;
 
 /// How many quiet times one user may have.
 const MAX_QUIET: usize = 14;
@@ -25,7 +27,7 @@ pub(crate) struct Preferences {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) time_zone: Option<String>,
     /// When nothing is sent; what comes then waits.
-    pub(crate) quiet_hours: Vec<QuietHours>,
+    pub(crate) quiet_hours: Vec<Quiet>,
     /// When a daily digest is sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) digest_at: Option<Time>,
@@ -62,7 +64,7 @@ pub enum MailChoice {
 /// Hours of some days in which nothing is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct QuietHours {
+pub(crate) struct Quiet {
     /// The days on which they begin; none is every day.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) days: Vec<Day>,
@@ -125,22 +127,13 @@ impl Day {
     }
 }
 
-impl QuietHours {
-    /// When those end that began on a day and hold now.
-    fn end(&self, began: Date, now: &Zoned) -> Option<Zoned> {
-        let weekday = began.weekday();
-        if !self.days.is_empty() && !self.days.iter().any(|day| day.weekday() == weekday) {
-            return None;
+impl Quiet {
+    fn hours(&self) -> QuietHours {
+        QuietHours {
+            days: self.days.iter().map(|day| day.weekday()).collect(),
+            from: self.from,
+            to: self.to,
         }
-        let ends = if self.to > self.from {
-            began
-        } else {
-            began.tomorrow().ok()?
-        };
-        let zone = now.time_zone();
-        let from = began.to_datetime(self.from).to_zoned(zone.clone()).ok()?;
-        let to = ends.to_datetime(self.to).to_zoned(zone.clone()).ok()?;
-        (from <= *now && *now < to).then_some(to)
     }
 }
 
@@ -185,25 +178,22 @@ impl Preferences {
         if self.quiet_hours.is_empty() {
             return None;
         }
-        let now = now.to_zoned(self.zone(zone));
-        let mut until = now.clone();
+        let zone = self.zone(zone);
+        let end = |at| {
+            let quiet = self.quiet_hours.iter();
+            quiet
+                .filter_map(|quiet| quiet.hours().until(at, &zone))
+                .max()
+        };
+        let mut until = now;
         // One may begin when another ends.
         for _ in 0..MAX_ROW {
-            let Some(end) = self.quiet_end(&until) else {
+            let Some(end) = end(until) else {
                 break;
             };
             until = end;
         }
-        (until > now).then(|| until.timestamp())
-    }
-
-    fn quiet_end(&self, now: &Zoned) -> Option<Zoned> {
-        let today = now.date();
-        let days = [today.yesterday().ok(), Some(today)];
-        let days = days.into_iter().flatten();
-        let ends =
-            days.flat_map(|day| self.quiet_hours.iter().filter_map(move |q| q.end(day, now)));
-        ends.max()
+        (until > now).then_some(until)
     }
 
     /// When the next digest is due: strictly later than now. `None` where there is no digest.
@@ -345,7 +335,7 @@ mod tests {
         }
         let many = Preferences {
             quiet_hours: vec![
-                QuietHours {
+                Quiet {
                     days: vec![],
                     from: time(1, 0, 0, 0),
                     to: time(2, 0, 0, 0)

@@ -33,16 +33,8 @@ pub(crate) struct Unsubscribe(OnceCell<String>);
 
 impl Unsubscribe {
     async fn key(&self, store: &SharedStore) -> Result<&str, StoreError> {
-        let fetch = async || {
-            let fresh = || format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
-            let make = |before: Option<String>| match before {
-                Some(_) => None,
-                None => Some(fresh()),
-            };
-            let key = documents::change(store, KEY, make).await?;
-            key.ok_or(StoreError::Closed)
-        };
-        self.0.get_or_try_init(fetch).await.map(String::as_str)
+        let key = self.0.get_or_try_init(|| shared_key(store));
+        key.await.map(String::as_str)
     }
 
     /// The last part of a link.
@@ -76,6 +68,14 @@ impl Unsubscribe {
         let read = jsonwebtoken::decode::<Leave>(token, &key, &rules);
         Ok(read.ok().map(|token| token.claims))
     }
+}
+
+/// The key of all instances, made by the first.
+async fn shared_key(store: &SharedStore) -> Result<String, StoreError> {
+    let fresh = || format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+    let make = |before: Option<String>| before.is_none().then(fresh);
+    let key = documents::change(store, KEY, make).await?;
+    key.ok_or(StoreError::Closed)
 }
 
 /// Ends mails of a category.

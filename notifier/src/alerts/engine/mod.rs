@@ -9,12 +9,10 @@ mod group;
 mod hold;
 mod intake;
 mod posting;
-mod quiet;
 mod rate;
 mod route;
 mod silence;
 mod state;
-mod topic;
 
 #[cfg(test)]
 mod tests;
@@ -29,7 +27,6 @@ pub(crate) use self::group::{Group, Kind, Posting, Tally};
 pub(crate) use self::hold::Holds;
 #[cfg(test)]
 use self::hold::Reason;
-pub(crate) use self::quiet::QuietHours;
 pub(crate) use self::rate::Rate;
 pub(crate) use self::route::{BROKER, Flap, Route, Rules, Timing};
 pub(crate) use self::silence::Silence;

@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bellhop_common::wire::NAMESPACE;
+use bellhop_common::wire::{NAMESPACE, topic_matches};
 use jiff::tz::TimeZone;
 use uuid::Uuid;
 
 use super::alert::{Alert, Severity};
-use super::quiet::QuietHours;
 use super::rate::Rate;
-use super::topic;
 use crate::access::pattern;
+use crate::quiet_hours::QuietHours;
 
 /// The route of what goes wrong with the connection to RabbitMQ.
 pub(crate) const BROKER: &str = "broker";
@@ -112,6 +111,6 @@ impl Route {
 }
 
 pub(super) fn covers(patterns: &[String], routing_key: &str) -> bool {
-    let covers = |pattern: &String| topic::covers(pattern, routing_key);
+    let covers = |pattern: &String| topic_matches(pattern, routing_key);
     patterns.iter().any(covers)
 }

@@ -7,9 +7,10 @@ use jiff::civil::{Time, Weekday};
 
 use super::receivers::unknown_receiver;
 use super::{Look, Mention};
-use crate::alerts::engine::{BROKER, Flap, QuietHours, Route, Severity, Timing};
+use crate::alerts::engine::{BROKER, Flap, Route, Severity, Timing};
 use crate::alerts::link::web_address;
 use crate::config::{AlertsConfig, FlapConfig, QuietConfig, ReceiverConfig, RouteConfig};
+use crate::quiet_hours::QuietHours;
 
 /// More would not be read, and not fit.
 const MAX_SHOWN: usize = 20;

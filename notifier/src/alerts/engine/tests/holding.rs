@@ -3,6 +3,7 @@
 use jiff::civil::{Weekday, time};
 
 use super::*;
+use crate::quiet_hours::QuietHours;
 
 fn silence(rig: &Rig, labels: &[(&str, &str)], time: Duration) -> Silence {
     Silence {

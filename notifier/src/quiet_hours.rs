@@ -1,4 +1,4 @@
-//! Times in which a route is not posted. Pure.
+//! Times in which nothing is sent to a person or posted to a channel. Pure.
 
 use jiff::civil::{Time, Weekday};
 use jiff::tz::TimeZone;
