@@ -1,6 +1,6 @@
 //! Where pushes may go: the address that a browser names is a stranger's, and we are to send requests
 //! there. What it looks like is checked here; which machine it means, when a connection is made
-//! ([`super::resolver`]). Pure.
+//! (`resolver.rs`). Pure.
 
 use std::fmt;
 use std::net::IpAddr;
