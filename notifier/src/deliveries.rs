@@ -32,7 +32,7 @@ pub(crate) struct Attempt<'a> {
     /// Whom the event is for, if it is for a user.
     #[serde(rename = "user_id", skip_serializing_if = "Option::is_none")]
     pub(crate) user: Option<&'a str>,
-    /// Where it was sent: an address, the id of a push subscription, the name of a webhook.
+    /// Where it was sent: the id of a push subscription, the name of a webhook. Not an address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) recipient: Option<&'a str>,
     /// How it ended: `ordered` (not tried yet), `sent`, `retrying`, `refused`, `failed`, or why it was not made.
@@ -123,28 +123,53 @@ pub(crate) async fn keep(gateway: &Gateway, records: Vec<AttemptRecord>) {
     }
 }
 
-/// Whether the log has an entry of an order with this outcome.
+/// Of an entry, what is looked for later.
+#[derive(Deserialize)]
+struct Entry {
+    channel: String,
+    outcome: String,
+    recipient: Option<String>,
+    order: Option<Uuid>,
+}
+
+async fn entries(store: &SharedStore, event_id: Uuid) -> Result<Vec<Entry>, StoreError> {
+    let log = within(store.attempts(event_id)).await?;
+    let entries = log
+        .iter()
+        .filter_map(|body| serde_json::from_slice(body).ok());
+    Ok(entries.collect())
+}
+
+/// Whether an order was sent.
 ///
 /// # Errors
 /// [`StoreError`].
-pub(crate) async fn has(
-    store: &SharedStore,
-    order: &Order,
-    outcome: &str,
-) -> Result<bool, StoreError> {
-    #[derive(Deserialize)]
-    struct Entry {
-        outcome: String,
-        order: Option<Uuid>,
+pub(crate) async fn was_sent(store: &SharedStore, order: &Order) -> Result<bool, StoreError> {
+    for event in &order.events {
+        let entries = entries(store, event.id).await?;
+        let is_sent = |entry: &Entry| entry.outcome == SENT && entry.order == Some(order.id);
+        if entries.iter().any(is_sent) {
+            return Ok(true);
+        }
     }
-    let Some(first) = order.events.first() else {
-        return Ok(false);
-    };
-    let log = within(store.attempts(first.id)).await?;
-    let mut entries = log
-        .iter()
-        .filter_map(|body| serde_json::from_slice(body).ok());
-    Ok(entries.any(|entry: Entry| entry.outcome == outcome && entry.order == Some(order.id)))
+    Ok(false)
+}
+
+/// Whether an event was ordered to be sent to a recipient before, perhaps with others.
+///
+/// # Errors
+/// [`StoreError`].
+pub(crate) async fn was_ordered(
+    store: &SharedStore,
+    event_id: Uuid,
+    channel: &str,
+    recipient: Option<&str>,
+) -> Result<bool, StoreError> {
+    let entries = entries(store, event_id).await?;
+    Ok(entries.iter().any(|entry| {
+        let is_same = entry.channel == channel && entry.recipient.as_deref() == recipient;
+        is_same && entry.outcome == ORDERED
+    }))
 }
 
 /// Counts an attempt for some events, and keeps it.

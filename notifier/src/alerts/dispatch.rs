@@ -64,7 +64,7 @@ pub(crate) async fn dispatch(
             () = stop.cancelled() => break,
             Some(done) = dispatcher.posts.join_next() => match done {
                 Ok(done) => dispatcher.finish(done).await,
-                Err(error) => dispatcher.lose(&error),
+                Err(error) => dispatcher.lose(&error).await,
             },
             count = deliveries.recv_many(&mut batch, usize::from(PREFETCH)) => {
                 if count == 0 {
@@ -269,7 +269,7 @@ impl Dispatcher {
             while let Some(done) = self.posts.join_next().await {
                 match done {
                     Ok(done) => self.finish(done).await,
-                    Err(error) => self.lose(&error),
+                    Err(error) => self.lose(&error).await,
                 }
             }
         };

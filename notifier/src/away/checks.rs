@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bellhop_common::amqp::{Message, PublishError, ladder};
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 use uuid::Uuid;
 
 use super::Channel;
@@ -84,40 +85,46 @@ impl Planned {
     ///
     /// # Errors
     /// [`PublishError`]; some may be there then, and are there twice if all are put there again.
-    /// That does no harm: what is sent is sent once.
+    /// That does no harm: an event is ordered once for each recipient.
     pub(crate) async fn place(&self, gateway: &Gateway) -> Result<(), PublishError> {
         for ((channel, after), checks) in &self.0 {
-            for part in checks.chunks(TOGETHER) {
-                let checks = Checks {
-                    channel: *channel,
-                    digest: None,
-                    events: part.to_vec(),
-                };
-                checks.place(gateway, *after).await?;
-            }
+            place(gateway, (*channel, None), checks, *after).await?;
         }
         Ok(())
     }
 }
 
-impl Checks {
-    /// Puts them on the ladder.
-    ///
-    /// # Errors
-    /// [`PublishError`].
-    pub(crate) async fn place(
-        &self,
-        gateway: &Gateway,
-        after: Duration,
-    ) -> Result<(), PublishError> {
+/// Puts checks on the ladder.
+///
+/// # Errors
+/// [`PublishError`]; some may be there then.
+pub(super) async fn place(
+    gateway: &Gateway,
+    (channel, digest): (Channel, Option<MailChoice>),
+    checks: &[Check],
+    after: Duration,
+) -> Result<(), PublishError> {
+    for part in checks.chunks(TOGETHER) {
+        let checks = Checks {
+            channel,
+            digest,
+            events: part.to_vec(),
+        };
         let message = Message {
             // Texts and numbers can always be written.
-            body: serde_json::to_vec(self).unwrap_or_default(),
+            body: serde_json::to_vec(&checks).unwrap_or_default(),
             persistent: true,
             ..Message::default()
         };
-        later(gateway, &message, after, ladder::ESCALATION).await
+        match later(gateway, &message, after, ladder::ESCALATION).await {
+            // Nobody else is to wait for what never goes.
+            Err(error) if error.is_permanent() => {
+                warn!(%error, "users will not be reached about what they miss");
+            }
+            placed => placed?,
+        }
     }
+    Ok(())
 }
 
 #[cfg(test)]

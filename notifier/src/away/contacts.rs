@@ -11,10 +11,8 @@ use tracing::warn;
 
 use crate::documents;
 use crate::gateway::Gateway;
+use crate::mail::is_address;
 use crate::store::{SharedStore, StoreError};
-
-/// The longest address (RFC 5321, 4.5.3.1.3, without the angle brackets).
-pub(crate) const MAX_EMAIL_BYTES: usize = 254;
 
 /// How many users may wait for theirs to be noted; the others are noted when they connect again.
 const WAITING: usize = 1024;
@@ -89,15 +87,6 @@ impl Contacts {
             drop(self.claimed.try_send(claimed));
         }
     }
-}
-
-/// Whether a text can be an address at all. Whether it is one its own server knows.
-pub(crate) fn is_address(text: &str) -> bool {
-    let is_plain = |c: char| !c.is_whitespace() && !c.is_control();
-    let parts = text.rsplit_once('@');
-    text.len() <= MAX_EMAIL_BYTES
-        && text.chars().all(is_plain)
-        && parts.is_some_and(|(user, host)| !user.is_empty() && !host.is_empty())
 }
 
 fn document(user_id: &str) -> String {
@@ -229,21 +218,5 @@ mod tests {
             reason: "550".into(),
         });
         assert_eq!(merged(Some(bad), &claimed), None);
-    }
-
-    #[test]
-    fn what_cannot_be_an_address_is_none() {
-        for text in [
-            "",
-            "ann",
-            "@b",
-            "a@",
-            "a b@c",
-            "a@b\r\nBcc: x@y",
-            &"a@".repeat(200),
-        ] {
-            assert!(!is_address(text), "{text}");
-        }
-        assert!(is_address("ann@example.org"));
     }
 }

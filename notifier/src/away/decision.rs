@@ -35,7 +35,7 @@ pub(crate) enum Next {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
     /// It is too old, or was lost.
-    Gone,
+    Expired,
     /// It was read.
     Read,
     /// It has arrived.
@@ -54,7 +54,7 @@ impl Stop {
     /// The word in the log of deliveries and the metric.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
-            Self::Gone => "gone",
+            Self::Expired => "expired",
             Self::Read => "read",
             Self::Arrived => "arrived",
             Self::Off => "off",
@@ -77,10 +77,18 @@ pub(crate) fn push_choice(category: &CategoryConfig, wishes: &Preferences) -> bo
     own.and_then(|own| own.push).unwrap_or(category.push)
 }
 
+/// Whether a user wants anything of a category over a channel.
+pub(crate) fn is_wanted(channel: Channel, category: &CategoryConfig, wishes: &Preferences) -> bool {
+    match channel {
+        Channel::Push => push_choice(category, wishes),
+        Channel::Email => mail_choice(category, wishes) != MailChoice::Never,
+    }
+}
+
 /// Whether an event is still worth sending.
 pub(crate) fn needless(category: &CategoryConfig, seen: Seen) -> Option<Stop> {
     match (seen.is_kept, seen.is_read, category.until) {
-        (false, ..) => Some(Stop::Gone),
+        (false, ..) => Some(Stop::Expired),
         (_, true, _) => Some(Stop::Read),
         (.., Until::Arrived) if seen.has_arrived => Some(Stop::Arrived),
         _ => None,
@@ -98,18 +106,14 @@ pub(crate) fn next(
     if let Some(stop) = needless(category, seen) {
         return Next::Stop(stop);
     }
-    let mail = mail_choice(category, wishes);
-    let is_wanted = match channel {
-        Channel::Push => push_choice(category, wishes),
-        Channel::Email => mail != MailChoice::Never,
-    };
-    if !is_wanted {
+    if !is_wanted(channel, category, wishes) {
         return Next::Stop(Stop::Off);
     }
     if let Some(until) = wishes.quiet_until(now, zone) {
         return Next::Wait(until);
     }
     let is_mail = channel == Channel::Email;
+    let mail = mail_choice(category, wishes);
     match wishes.next_digest(mail, now, zone) {
         // Whoever has changed his mind meanwhile gets the next of the other kind.
         Some(at) if is_mail && digest != Some(mail) => Next::Digest(mail, at),
@@ -157,7 +161,7 @@ mod tests {
             (&arrived, seen(true, false, true), Next::Stop(Stop::Arrived)),
             (&read, seen(true, false, true), Next::Send),
             (&read, seen(true, true, true), Next::Stop(Stop::Read)),
-            (&read, seen(false, false, false), Next::Stop(Stop::Gone)),
+            (&read, seen(false, false, false), Next::Stop(Stop::Expired)),
         ] {
             assert_eq!(next_of(category, &nothing, seen, NOON), wants, "{seen:?}");
         }

@@ -12,9 +12,6 @@ use crate::documents;
 use crate::store::{Epoch, InboxEntry, InboxQuery, Position, SharedStore, StoreError};
 use crate::streams::catch_up::within;
 
-/// What stands for a category in a digest, which has several.
-pub(crate) const CATEGORY: &str = "digest";
-
 /// How many unread events are looked at.
 const LOOKED_AT: u32 = 200;
 

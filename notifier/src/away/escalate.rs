@@ -14,12 +14,12 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
-use super::Channel;
-use super::checks::{Check, Checks};
+use super::checks::{self, Check, Checks};
 use super::decision::{Next, Stop, next};
 use super::digest::{self, Digest};
 use super::preferences::{MailChoice, Preferences};
 use super::seen::Look;
+use super::{Channel, DIGEST};
 use crate::deliver::{Order, Ordered, recipients};
 use crate::deliveries::{self, Attempt, ORDERED};
 use crate::documents;
@@ -65,6 +65,10 @@ pub(crate) async fn escalate(gateway: Arc<Gateway>, mut deliveries: mpsc::Receiv
     while let Some(first) = deliveries.recv().await {
         let (due, last) = gather(first, &mut deliveries).await;
         if !look(&gateway, &streams.store, due, &last).await {
+            // What comes next would be acknowledged together with this.
+            if gateway.closed.is_cancelled() {
+                return;
+            }
             continue;
         }
         if let Err(error) = last.receipt.ack_up_to_here().await {
@@ -112,7 +116,7 @@ async fn look(gateway: &Gateway, store: &SharedStore, due: Due, last: &Delivery)
             events,
         };
         let mut failures = 0;
-        while let Err(error) = look_at_all(gateway, store, &checks).await {
+        while let Err(error) = look_at_all(gateway, store, &checks, last).await {
             if failures == 0 {
                 warn!(%error, "it cannot be seen yet what users have missed");
             }
@@ -129,6 +133,7 @@ async fn look_at_all(
     gateway: &Gateway,
     store: &SharedStore,
     checks: &Checks,
+    last: &Delivery,
 ) -> Result<(), EscalationError> {
     let mut users: BTreeMap<&str, Vec<&Check>> = BTreeMap::new();
     for check in &checks.events {
@@ -137,13 +142,19 @@ async fn look_at_all(
             missed.push(check);
         }
     }
-    let mut log = Vec::new();
     for (user_id, missed) in users {
+        // Somebody else is at it by now.
+        if !last.receipt.is_valid() {
+            return Ok(());
+        }
         let visit = Visit::begin(gateway, store, user_id, checks).await?;
+        let mut log = Vec::new();
         let plan = visit.plan(&missed, &mut log).await?;
-        visit.carry_out(plan, &mut log).await?;
+        let done = visit.carry_out(plan, &mut log).await;
+        // Also of what was ordered before something failed: it is looked after again, and knows it by this.
+        deliveries::keep(gateway, log).await;
+        done?;
     }
-    deliveries::keep(gateway, log).await;
     Ok(())
 }
 
@@ -196,8 +207,7 @@ impl<'a> Visit<'a> {
         let zone = config.zone();
         let mut plan = Plan::default();
         for check in missed {
-            let mut known = config.categories.iter();
-            let Some(category) = known.find(|one| one.name == check.category) else {
+            let Some(category) = config.named(&check.category) else {
                 self.stop(Stop::NoCategory, check.event_id, log);
                 continue;
             };
@@ -234,15 +244,10 @@ impl<'a> Visit<'a> {
         log: &mut Vec<AttemptRecord>,
     ) -> Result<(), EscalationError> {
         for ((at, digest), checks) in plan.again {
-            let checks = Checks {
-                channel: self.channel,
-                digest,
-                events: checks,
-            };
             // Up, or it would come a moment too early, and be put off again.
             let left = self.now.duration_until(at).as_secs().saturating_add(1);
             let left = Duration::from_secs(u64::try_from(left).unwrap_or_default());
-            checks.place(self.gateway, left).await?;
+            checks::place(self.gateway, (self.channel, digest), &checks, left).await?;
         }
         if plan.send.is_empty() && plan.in_digest.is_empty() {
             return Ok(());
@@ -256,9 +261,10 @@ impl<'a> Visit<'a> {
             return Ok(());
         }
         for (category, events) in plan.send {
-            for events in self.parts(events) {
-                for device in &recipients {
-                    let order = self.order(device.as_deref(), &category, events.clone());
+            for device in &recipients {
+                let new = self.not_ordered(&events, device.as_deref()).await?;
+                for events in self.parts(new) {
+                    let order = self.order(device.as_deref(), &category, events);
                     self.place(&order, log).await?;
                 }
             }
@@ -277,20 +283,30 @@ impl<'a> Visit<'a> {
             self.user_id,
             (category, self.digest),
             (self.look.head.epoch, events),
-            self.now,
         )
     }
 
-    /// Orders something, unless it was ordered before: an event that is told again is looked after
-    /// again.
+    /// Those that were not ordered before: an event that is told again is looked after again.
+    async fn not_ordered(
+        &self,
+        events: &[Ordered],
+        device: Option<&str>,
+    ) -> Result<Vec<Ordered>, StoreError> {
+        let mut new = Vec::with_capacity(events.len());
+        for event in events {
+            let channel = self.channel.as_str();
+            if !deliveries::was_ordered(self.store, event.id, channel, device).await? {
+                new.push(*event);
+            }
+        }
+        Ok(new)
+    }
+
     async fn place(
         &self,
         order: &Order,
         log: &mut Vec<AttemptRecord>,
     ) -> Result<(), EscalationError> {
-        if deliveries::has(self.store, order, ORDERED).await? {
-            return Ok(());
-        }
         order.place(self.gateway).await?;
         let attempt = Attempt {
             recipient: order.device.as_deref(),
@@ -329,9 +345,13 @@ impl<'a> Visit<'a> {
         }
         let config = &self.gateway.config.escalation;
         let found = digest::unread(self.store, self.user_id, last).await?;
+        if found.is_empty() {
+            return Ok(());
+        }
         let Digest { events, up_to } = digest::collect(found, config, &self.wishes, which);
+        let events = self.not_ordered(&events, None).await?;
         if !events.is_empty() {
-            let order = self.order(None, digest::CATEGORY, events);
+            let order = self.order(None, DIGEST, events);
             self.place(&order, log).await?;
         }
         let position = Position {

@@ -32,6 +32,9 @@ pub(crate) enum Channel {
     Email,
 }
 
+/// What stands for a category in a digest, which has several.
+pub(crate) const DIGEST: &str = "digest";
+
 /// All of them.
 pub(crate) const CHANNELS: [Channel; 2] = [Channel::Push, Channel::Email];
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
-use super::digest;
+use super::DIGEST;
 use super::escalate::preferences_document;
 use super::preferences::{MailChoice, Preferences};
 use crate::config::EscalationConfig;
@@ -91,7 +91,7 @@ pub(crate) async fn end(
         let mut wishes = before.unwrap_or_default();
         for category in &config.categories {
             let is_meant = match leave.category.as_str() {
-                digest::CATEGORY => {
+                DIGEST => {
                     let mail = super::decision::mail_choice(category, &wishes);
                     matches!(mail, MailChoice::Hourly | MailChoice::Daily)
                 }

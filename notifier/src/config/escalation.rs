@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::NotifierConfig;
 use super::store::StoreKind;
-use crate::away::MailChoice;
+use crate::away::{DIGEST, MailChoice};
 
 /// `[escalation]`: without a category nothing is ever sent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -87,6 +87,12 @@ impl EscalationConfig {
         !self.categories.is_empty()
     }
 
+    /// The category of this name.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&CategoryConfig> {
+        self.categories.iter().find(|one| one.name == name)
+    }
+
     /// The time zone of users who name none.
     #[must_use]
     pub fn zone(&self) -> TimeZone {
@@ -139,6 +145,11 @@ impl CategoryConfig {
                 self.name
             ));
         }
+        if self.name == DIGEST {
+            return Some(format!(
+                "escalation.categories[{index}].name may not be {DIGEST:?}: digests have several categories"
+            ));
+        }
         if self.events.is_empty() {
             let name = &self.name;
             return Some(format!(
@@ -169,5 +180,27 @@ impl CategoryConfig {
     #[must_use]
     pub fn covers(&self, topic: &str) -> bool {
         self.events.iter().any(|pattern| pattern.matches(topic))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_category_has_a_name_of_its_own() {
+        let problem = |name: &str| {
+            let category = format!("name = {name:?}\nevents = [\"#\"]");
+            let category: CategoryConfig = toml::from_str(&category).unwrap();
+            category.problems(3)
+        };
+        assert_eq!(problem("failures"), None);
+        for name in ["", "two words", "digest"] {
+            let problem = problem(name).expect(name);
+            assert!(
+                problem.starts_with("escalation.categories[3].name m"),
+                "{problem}"
+            );
+        }
     }
 }

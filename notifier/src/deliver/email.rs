@@ -67,10 +67,10 @@ async fn post(mailer: &Mailer, mail: &Mail<'_>, store: &SharedStore, order: &Ord
         Ok(()) => Outcome::Sent,
         Err(MailError::Transient { code, reason }) => Outcome::Again {
             after: None,
-            reason: said(code, &reason),
+            reason: said(code, &without(&reason, mail.to)),
         },
         Err(MailError::Refused { code, reason }) => {
-            let reason = said(Some(code), &reason);
+            let reason = said(Some(code), &without(&reason, mail.to));
             let suppressed =
                 contacts::suppress(store, &order.user_id, mail.to, &reason, Timestamp::now());
             if let Err(error) = suppressed.await {
@@ -78,8 +78,23 @@ async fn post(mailer: &Mailer, mail: &Mail<'_>, store: &SharedStore, order: &Ord
             }
             Outcome::Gone(reason)
         }
-        Err(MailError::Unsendable { reason }) => Outcome::Refused(reason),
+        Err(MailError::Unsendable { reason }) => Outcome::Refused(without(&reason, mail.to)),
     }
+}
+
+/// Servers like to repeat whom they do not know. The log is not the place for people's addresses.
+fn without(reason: &str, address: &str) -> String {
+    let (lower, address) = (reason.to_ascii_lowercase(), address.to_ascii_lowercase());
+    let mut rest = 0;
+    let mut clean = String::with_capacity(reason.len());
+    // Lower case changes no byte's place.
+    for (at, found) in lower.match_indices(&address) {
+        clean.push_str(reason.get(rest..at).unwrap_or_default());
+        clean.push_str("<address>");
+        rest = at + found.len();
+    }
+    clean.push_str(reason.get(rest..).unwrap_or_default());
+    clean
 }
 
 fn said(code: Option<u16>, reason: &str) -> String {
@@ -126,4 +141,24 @@ fn thread(events: &[Event]) -> Option<String> {
     let first = task_of(events.first()?)?.task_id;
     let same = |event| task_of(event).is_some_and(|state| state.task_id == first);
     events.iter().all(same).then_some(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_address_is_repeated() {
+        for (reason, wants) in [
+            (
+                "5.1.1 <Ann@example.org>: unknown",
+                "5.1.1 <<address>>: unknown",
+            ),
+            ("ann@example.org ann@EXAMPLE.org", "<address> <address>"),
+            ("Größe ann@example.org ü", "Größe <address> ü"),
+            ("no", "no"),
+        ] {
+            assert_eq!(without(reason, "Ann@Example.org"), wants);
+        }
+    }
 }

@@ -4,7 +4,10 @@
 //! waits on the delay ladder, so that nothing stands behind it. An order is sent once, as far as can be
 //! known: only a crash between the sending and its entry in the log sends it again, and then under
 //! the same Message-ID or topic.
+//!
+//! [`after`]: what becomes of an order's message when it was tried.
 
+mod after;
 mod email;
 mod order;
 mod push;
@@ -12,20 +15,22 @@ mod push;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bellhop_common::amqp::{Delivery, Message, PublishError, Route, ladder};
-use bellhop_common::backoff::{Backoff, jitter};
-use bellhop_common::wire::{Event, cut, header};
+use bellhop_common::amqp::Delivery;
+use bellhop_common::wire::Event;
 use futures_util::{StreamExt as _, stream};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
+use self::after::{again_at, bury, conclude, settle};
 pub(crate) use self::order::{Order, Ordered};
 use crate::away::Channel;
-use crate::away::decision::{Stop, needless};
+use crate::away::decision::{Stop, is_wanted, needless};
+use crate::away::escalate::preferences_document;
+use crate::away::preferences::Preferences;
 use crate::away::seen::Look;
-use crate::delay::later;
-use crate::deliveries::{self, Attempt, SENT};
+use crate::deliveries::{self, Attempt};
+use crate::documents;
 use crate::gateway::Gateway;
 use crate::store::{SharedStore, StoreError};
 use crate::streams::retry;
@@ -35,18 +40,6 @@ pub(crate) const PREFETCH: u16 = 64;
 
 /// How many pushes are sent at once.
 const PUSHES_AT_ONCE: usize = 16;
-
-/// Between two attempts.
-const PAUSE: Backoff = Backoff {
-    base: Duration::from_secs(15),
-    cap: Duration::from_mins(30),
-};
-
-/// The longest that a server may ask us to wait.
-const LONGEST_PAUSE: Duration = Duration::from_hours(6);
-
-/// AMQP headers share one frame with the properties.
-const MAX_REASON_BYTES: usize = 1024;
 
 /// How an attempt ended.
 #[derive(Debug)]
@@ -129,30 +122,27 @@ async fn deliver_one(gateway: &Gateway, channel: Channel, delivery: Delivery) {
     let Some(streams) = &gateway.streams else {
         return;
     };
+    // After a lost connection it is with somebody else.
+    if !delivery.receipt.is_valid() {
+        return;
+    }
     let order: Order = match serde_json::from_slice(&delivery.body) {
         Ok(order) => order,
         Err(error) => {
             let reason = error.to_string();
-            return bury(gateway, channel, delivery, "unreadable", &reason).await;
+            return bury(gateway, (channel, None), delivery, ("unreadable", &reason)).await;
         }
     };
-    let mut failures = 0;
-    let events = loop {
-        match wanted(gateway, &streams.store, &order).await {
-            Ok(events) => break events,
-            Err(error) => {
-                retry::warn_of(&error, failures, 1);
-                let waited = retry::wait(gateway, failures, Some(&delivery)).await;
-                if waited.is_none() {
-                    return;
-                }
-                failures += 1;
-            }
-        }
+    let Some(wanted) = look(gateway, &streams.store, &order, &delivery).await else {
+        return;
     };
-    if events.is_empty() {
+    if wanted.events.is_empty() {
         return settle(delivery).await;
     }
+    if let Some(until) = wanted.quiet_until {
+        return again_at(gateway, delivery, &wanted.order, until).await;
+    }
+    let (order, events) = (wanted.order, wanted.events);
     let began = Instant::now();
     let outcome = match channel {
         Channel::Push => push::send(gateway, &streams.store, &order, &events).await,
@@ -162,167 +152,84 @@ async fn deliver_one(gateway: &Gateway, channel: Channel, delivery: Delivery) {
     conclude(gateway, delivery, &order, outcome, took).await;
 }
 
-/// Those of an order that are still to be sent.
+/// What of an order is still to be sent; `None` when the broker delivers it again.
+async fn look(
+    gateway: &Gateway,
+    store: &SharedStore,
+    order: &Order,
+    delivery: &Delivery,
+) -> Option<Wanted> {
+    let mut failures = 0;
+    loop {
+        match wanted(gateway, store, order).await {
+            Ok(wanted) => return delivery.receipt.is_valid().then_some(wanted),
+            Err(error) => {
+                debug!(%error, "it cannot be seen yet whether something is still to be sent");
+                retry::wait(gateway, failures, Some(delivery)).await?;
+                failures += 1;
+            }
+        }
+    }
+}
+
+/// What of an order is still to be sent.
+struct Wanted {
+    /// The order without what is not.
+    order: Order,
+    /// The texts.
+    events: Vec<Event>,
+    /// Not before then.
+    quiet_until: Option<Timestamp>,
+}
+
 async fn wanted(
     gateway: &Gateway,
     store: &SharedStore,
     order: &Order,
-) -> Result<Vec<Event>, StoreError> {
-    if deliveries::has(store, order, SENT).await? {
+) -> Result<Wanted, StoreError> {
+    let mut wanted = Wanted {
+        order: order.clone(),
+        events: Vec::with_capacity(order.events.len()),
+        quiet_until: None,
+    };
+    wanted.order.events.clear();
+    if deliveries::was_sent(store, order).await? {
         info!(id = %order.id, "it was sent before we were stopped, and is not sent again");
-        return Ok(Vec::new());
+        return Ok(wanted);
     }
     let config = &gateway.config.escalation;
-    let mut known = config.categories.iter();
-    // A digest has several categories, and was decided upon a moment ago.
-    let category = known.find(|one| one.name == order.category);
+    let wishes = documents::get(store, &preferences_document(&order.user_id)).await?;
+    let wishes: Preferences = wishes.unwrap_or_default();
+    wanted.quiet_until = wishes.quiet_until(Timestamp::now(), &config.zone());
     let look = Look::at(gateway, store, &order.user_id).await?;
-    let mut events = Vec::with_capacity(order.events.len());
     for ordered in &order.events {
         let (seen, found) = look.event(order.epoch, ordered.seq).await?;
-        let why = match category {
-            Some(category) => needless(category, seen),
+        let event = found.and_then(|entry| Event::parse(&entry.body).ok());
+        let event = event.filter(|event| event.id == ordered.id);
+        let why = match config.named(&order.category) {
+            _ if event.is_none() => Some(if seen.is_read {
+                Stop::Read
+            } else {
+                Stop::Expired
+            }),
+            Some(category) => needless(category, seen)
+                .or_else(|| (!is_wanted(order.channel, category, &wishes)).then_some(Stop::Off)),
+            // A digest has several categories.
+            None if !seen.is_kept => Some(Stop::Expired),
             None => seen.is_read.then_some(Stop::Read),
         };
-        let event = found.and_then(|entry| Event::parse(&entry.body).ok());
         match (why, event) {
-            (None, Some(event)) => events.push(event),
+            (None, Some(event)) => {
+                wanted.order.events.push(*ordered);
+                wanted.events.push(event);
+            }
             (why, _) => {
-                let why = why.unwrap_or(Stop::Gone).as_str();
+                let why = why.unwrap_or(Stop::Expired).as_str();
                 let (channel, user) = (order.channel.as_str(), order.user_id.as_str());
                 let attempt = Attempt::none(channel, user, why, Timestamp::now());
                 deliveries::record(gateway, std::iter::once(ordered.id), &attempt).await;
             }
         }
     }
-    Ok(events)
-}
-
-async fn conclude(
-    gateway: &Gateway,
-    delivery: Delivery,
-    order: &Order,
-    outcome: Outcome,
-    took: u64,
-) {
-    let number = attempt_of(&delivery);
-    let now = Timestamp::now();
-    let too_late = now.duration_since(order.since) > give_up_after(gateway);
-    let (word, detail) = match &outcome {
-        Outcome::Sent => (SENT, None),
-        Outcome::Again { reason, .. } if too_late => ("failed", Some(reason)),
-        Outcome::Again { reason, .. } => ("retrying", Some(reason)),
-        Outcome::Gone(reason) => ("gone", Some(reason)),
-        Outcome::Refused(reason) => ("refused", Some(reason)),
-    };
-    if let Some(detail) = detail {
-        warn!(channel = order.channel.as_str(), id = %order.id, user_id = order.user_id, outcome = word, detail, "a delivery did not succeed");
-    }
-    let attempt = Attempt {
-        at: now,
-        channel: order.channel.as_str(),
-        user: Some(&order.user_id),
-        recipient: order.device.as_deref(),
-        outcome: word,
-        number: Some(number),
-        detail: detail.cloned(),
-        took: Some(took),
-        order: Some(order.id),
-    };
-    let events = order.events.iter().map(|event| event.id);
-    deliveries::record(gateway, events, &attempt).await;
-    match outcome {
-        Outcome::Sent | Outcome::Gone(_) => settle(delivery).await,
-        Outcome::Again { after, .. } if !too_late => {
-            again(gateway, delivery, order, (number, after)).await;
-        }
-        Outcome::Again { reason, .. } => {
-            bury(gateway, order.channel, delivery, "gave_up", &reason).await;
-        }
-        Outcome::Refused(reason) => {
-            bury(
-                gateway,
-                order.channel,
-                delivery,
-                "delivery_refused",
-                &reason,
-            )
-            .await;
-        }
-    }
-}
-
-fn give_up_after(gateway: &Gateway) -> SignedDuration {
-    let after = gateway.config.escalation.give_up_after.0;
-    SignedDuration::try_from(after).unwrap_or(SignedDuration::MAX)
-}
-
-fn attempt_of(delivery: &Delivery) -> u32 {
-    let number = delivery.properties.headers.get(header::ATTEMPT);
-    let number = number.and_then(|number| number.parse().ok());
-    number.unwrap_or(1)
-}
-
-/// Has an order wait for its next attempt.
-async fn again(
-    gateway: &Gateway,
-    delivery: Delivery,
-    order: &Order,
-    (number, after): (u32, Option<Duration>),
-) {
-    let pause = PAUSE.pause(number - 1, jitter());
-    let pause = pause.max(after.unwrap_or_default()).min(LONGEST_PAUSE);
-    let pause = Duration::from_secs(pause.as_secs().max(1));
-    let mut message = order.message();
-    let next = number.saturating_add(1).to_string();
-    message.headers.insert(header::ATTEMPT.to_owned(), next);
-    let destination = ladder::deliver(order.channel.as_str());
-    match later(gateway, &message, pause, &destination).await {
-        Ok(()) => settle(delivery).await,
-        Err(error) => give_back(delivery, &error).await,
-    }
-}
-
-/// Puts an order into the dead letters, from where it can be replayed.
-async fn bury(gateway: &Gateway, channel: Channel, delivery: Delivery, code: &str, reason: &str) {
-    let properties = &delivery.properties;
-    let mut message = Message {
-        body: delivery.body.clone(),
-        id: properties.message_id.clone(),
-        headers: properties.headers_to_keep(),
-        persistent: true,
-        ..Message::default()
-    };
-    let died_at = Timestamp::now().to_string();
-    for (name, value) in [
-        (header::REASON, code),
-        (header::ERROR, cut(reason, MAX_REASON_BYTES)),
-        (header::DIED_AT, died_at.as_str()),
-    ] {
-        message.headers.insert(name.to_owned(), value.to_owned());
-    }
-    let (exchange, key) = (gateway.names.dead(), ladder::deliver(channel.as_str()));
-    let route = Route {
-        exchange: &exchange,
-        key: &key,
-        mandatory: true,
-    };
-    match gateway.publisher.publish(route, &message).await {
-        Ok(()) => settle(delivery).await,
-        Err(error) => give_back(delivery, &error).await,
-    }
-}
-
-async fn settle(delivery: Delivery) {
-    if let Err(error) = delivery.receipt.ack().await {
-        debug!(%error, "an acknowledgement was lost; the order comes again");
-    }
-}
-
-/// The broker gives it to us again, or to another instance.
-async fn give_back(delivery: Delivery, error: &PublishError) {
-    warn!(%error, "what follows a delivery is not with the broker; the order comes again");
-    if let Err(error) = delivery.receipt.requeue().await {
-        debug!(%error, "the order returns when the broker is back");
-    }
+    Ok(wanted)
 }

@@ -33,8 +33,9 @@ pub(crate) struct Order {
     pub(crate) epoch: Epoch,
     /// Which events, the oldest first.
     pub(crate) events: Vec<Ordered>,
-    /// When it was ordered.
-    pub(crate) since: Timestamp,
+    /// When it was first tried and not sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) since: Option<Timestamp>,
 }
 
 /// An event to send.
@@ -53,12 +54,9 @@ impl Order {
         user_id: &str,
         (category, digest): (&str, Option<MailChoice>),
         (epoch, events): (Epoch, Vec<Ordered>),
-        since: Timestamp,
     ) -> Self {
-        // By what it begins with: a digest that is ordered again, because we stopped in between, may
-        // have grown.
-        let first = events.first().map(|event| event.id);
-        let name = serde_json::json!([channel, device, user_id, digest, first]).to_string();
+        let ids: Vec<_> = events.iter().map(|event| event.id).collect();
+        let name = serde_json::json!([channel, device, user_id, digest, ids]).to_string();
         Self {
             id: Uuid::new_v5(&NAMESPACE, name.as_bytes()),
             channel,
@@ -68,7 +66,7 @@ impl Order {
             digest,
             epoch,
             events,
-            since,
+            since: None,
         }
     }
 

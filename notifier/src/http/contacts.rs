@@ -16,8 +16,9 @@ use super::body::whole_body;
 use super::caller::publisher;
 use super::error::ApiError;
 use super::kept;
-use crate::away::contacts::{self, is_address};
+use crate::away::contacts;
 use crate::gateway::Gateway;
+use crate::mail::is_address;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -34,7 +34,7 @@ pub(super) fn routes(
 
 async fn answer(gateway: &Gateway, token: &str, end: bool) -> Response {
     let said = match &gateway.streams {
-        None => Err(StoreError::Closed),
+        None => return kept::no_store().into_response(),
         Some(streams) => leave(gateway, &streams.store, token, end).await,
     };
     match said {

@@ -75,6 +75,12 @@ pub enum MailSetupError {
     Tls(#[source] lettre::transport::smtp::Error),
 }
 
+/// Whether mail can be sent to a text: one plain address.
+#[must_use]
+pub fn is_address(text: &str) -> bool {
+    address::receiver(text).is_ok()
+}
+
 impl Mailer {
     /// Reads password and templates, and tries the templates. Connects to nothing.
     ///

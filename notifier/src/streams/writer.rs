@@ -104,6 +104,9 @@ async fn keep_each(
             if kept.send(batch).await.is_err() {
                 return;
             }
+        } else if gateway.closed.is_cancelled() {
+            // The next batch would be acknowledged together with this.
+            return;
         }
     }
 }
@@ -128,6 +131,9 @@ async fn tell_each(gateway: &Gateway, mut batches: mpsc::Receiver<Batch>) {
             || !group_end::settle(gateway, groups, &mut bars, &batch.last).await
             || !plan(gateway, &planned, &batch.last).await
         {
+            if gateway.closed.is_cancelled() {
+                return;
+            }
             continue;
         }
         histogram!(metric::KEEP_SECONDS).record(batch.begun.elapsed().as_secs_f64());

@@ -99,8 +99,10 @@ impl Dispatcher {
         self.posts = JoinSet::new();
     }
 
-    pub(super) fn lose(&mut self, error: &JoinError) {
+    pub(super) async fn lose(&mut self, error: &JoinError) {
         warn!(%error, "a post ended badly");
+        // Before the state is forgotten that says what they are waiting for.
+        self.receipts.give_back().await;
         self.forget();
     }
 
