@@ -62,8 +62,9 @@ impl Planned {
         event_id: Uuid,
         at: Position,
     ) {
-        let category = config.categories.iter().find(|one| one.covers(topic));
-        let Some(category) = category else { return };
+        let Some(category) = config.of(topic) else {
+            return;
+        };
         let planned = [
             (Channel::Push, category.push_after),
             (Channel::Email, category.mail_after),

@@ -96,7 +96,7 @@ pub(super) fn collect(
         .filter_map(|entry| {
             let event = Event::parse(&entry.body).ok()?;
             let topic = super::topic_of(&event);
-            let category = config.categories.iter().find(|one| one.covers(&topic))?;
+            let category = config.of(&topic)?;
             let is_mailed = category.mail_after.is_some();
             let is_wanted = is_mailed && mail_choice(category, wishes) == which;
             is_wanted.then_some(Ordered {

@@ -87,6 +87,12 @@ impl EscalationConfig {
         !self.categories.is_empty()
     }
 
+    /// The category of events with this topic: the first that covers it.
+    #[must_use]
+    pub fn of(&self, topic: &str) -> Option<&CategoryConfig> {
+        self.categories.iter().find(|one| one.covers(topic))
+    }
+
     /// The category of this name.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<&CategoryConfig> {

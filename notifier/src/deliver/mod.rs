@@ -24,11 +24,11 @@ use tracing::{debug, info};
 
 use self::after::{again_at, bury, conclude, settle};
 pub(crate) use self::order::{Order, Ordered};
-use crate::away::Channel;
 use crate::away::decision::{Stop, is_wanted, needless};
 use crate::away::escalate::preferences_document;
 use crate::away::preferences::Preferences;
 use crate::away::seen::Look;
+use crate::away::{Channel, topic_of};
 use crate::deliveries::{self, Attempt};
 use crate::documents;
 use crate::gateway::Gateway;
@@ -216,7 +216,11 @@ async fn wanted(
                 .or_else(|| (!is_wanted(order.channel, category, &wishes)).then_some(Stop::Off)),
             // A digest has several categories.
             None if !seen.is_kept => Some(Stop::Expired),
-            None => seen.is_read.then_some(Stop::Read),
+            None if seen.is_read => Some(Stop::Read),
+            None => event.as_ref().and_then(|event| {
+                let category = config.of(&topic_of(event))?;
+                (!is_wanted(order.channel, category, &wishes)).then_some(Stop::Off)
+            }),
         };
         match (why, event) {
             (None, Some(event)) => {

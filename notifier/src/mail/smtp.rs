@@ -181,7 +181,8 @@ impl Relay {
 
     pub(super) async fn close(&self) {
         let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
-        let leave = async |mut idle: Idle| timeout(LEAVE_MAX, idle.connection.quit()).await;
+        let leave =
+            |mut idle: Idle| async move { timeout(LEAVE_MAX, idle.connection.quit()).await };
         join_all(idle.into_iter().map(leave)).await;
     }
 }
