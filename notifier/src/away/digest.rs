@@ -4,13 +4,15 @@ use bellhop_common::wire::Event;
 use serde::{Deserialize, Serialize};
 
 use super::decision::mail_choice;
-use super::escalate::MOST_IN_ONE;
 use super::preferences::{MailChoice, Preferences};
 use crate::config::EscalationConfig;
 use crate::deliver::Ordered;
 use crate::documents;
 use crate::store::{Epoch, InboxEntry, InboxQuery, Position, SharedStore, StoreError};
 use crate::streams::catch_up::within;
+
+/// How many events one mail or push stands for.
+pub(super) const MOST_IN_ONE: usize = 50;
 
 /// How many unread events are looked at.
 const LOOKED_AT: u32 = 200;

@@ -2,8 +2,8 @@
 //!
 //! - [`checks`]: with each stored event that has a category, a note to look later whether it was
 //!   seen. It waits in RabbitMQ's delay ladder.
-//! - [`escalate`]: looks, when the time has come, and orders what is to be sent. [`decision`] (pure) says
-//!   what follows, by the user's [`preferences`].
+//! - [`escalate`]: looks, when the time has come; [`visit`] orders what is to be sent to one user.
+//!   [`decision`] (pure) says what follows, by the user's [`preferences`].
 //! - [`contacts`]: where users are reached. [`unsubscribe`]: the link that ends mails.
 //!
 //! What is ordered is sent by [`deliver`](crate::deliver).
@@ -16,6 +16,7 @@ pub(crate) mod escalate;
 pub(crate) mod preferences;
 pub(crate) mod seen;
 pub(crate) mod unsubscribe;
+mod visit;
 
 pub use self::preferences::MailChoice;
 

@@ -19,6 +19,11 @@ const MAX_ROW: usize = 10;
 /// When a daily digest comes if nobody says.
 pub(crate) const DIGEST_AT: Time = time(8, 0, 0, 0);
 
+/// The name of the document with a user's preferences.
+pub(crate) fn preferences_document(user_id: &str) -> String {
+    format!("preferences:{user_id}")
+}
+
 /// What a user has chosen. What is left out is as the configuration has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -7,8 +7,7 @@ use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use super::DIGEST;
-use super::escalate::preferences_document;
-use super::preferences::{MailChoice, Preferences};
+use super::preferences::{MailChoice, Preferences, preferences_document};
 use crate::config::EscalationConfig;
 use crate::documents;
 use crate::store::{SharedStore, StoreError};

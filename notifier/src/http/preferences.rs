@@ -15,8 +15,7 @@ use super::caller::caller;
 use super::error::ApiError;
 use super::kept;
 use crate::away::decision::{mail_choice, push_choice};
-use crate::away::escalate::preferences_document;
-use crate::away::preferences::{DIGEST_AT, Preferences};
+use crate::away::preferences::{DIGEST_AT, Preferences, preferences_document};
 use crate::documents;
 use crate::gateway::Gateway;
 
