@@ -49,6 +49,12 @@ impl Log {
         Some(format!("user.{}.{seq}", self.epoch.as_ref()?))
     }
 
+    #[expect(clippy::print_stderr, reason = "shown when the test fails")]
+    fn told_of_loss(&mut self, frame: &Value) {
+        eprintln!("after {:?}: {frame}", self.shown.last());
+        self.lost += 1;
+    }
+
     /// Whether it may go on: one that was told that something may be lost comes again, from where it
     /// was.
     fn take(&mut self, frame: &Value) -> bool {
@@ -59,8 +65,8 @@ impl Log {
                 self.shown.push((number("seq"), number("data")));
                 self.epoch = Some(frame["epoch"].as_str().unwrap().to_owned());
             }
-            Some("resumed") if frame["recovered"] == false => self.lost += 1,
-            Some("stream_reset") => self.lost += 1,
+            Some("resumed") if frame["recovered"] == false => self.told_of_loss(frame),
+            Some("stream_reset") => self.told_of_loss(frame),
             _ => {}
         }
         self.lost == lost
