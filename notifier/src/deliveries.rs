@@ -55,23 +55,23 @@ impl<'a> Attempt<'a> {
     /// Of a message to the team.
     pub(crate) fn of_team(channel: &'a str, outcome: &'a str, at: Timestamp) -> Self {
         Self {
+            at,
+            channel,
             user: None,
-            ..Self::none(channel, "", outcome, at)
+            recipient: None,
+            outcome,
+            number: None,
+            detail: None,
+            took: None,
+            order: None,
         }
     }
 
     /// A decision to make none.
     pub(crate) fn none(channel: &'a str, user: &'a str, why: &'a str, at: Timestamp) -> Self {
         Self {
-            at,
-            channel,
             user: Some(user),
-            recipient: None,
-            outcome: why,
-            number: None,
-            detail: None,
-            took: None,
-            order: None,
+            ..Self::of_team(channel, why, at)
         }
     }
 

@@ -180,7 +180,10 @@ impl Session {
     pub(super) fn welcome(&mut self, identity: Identity, since: Option<&str>) {
         self.stop = None;
         self.expires_at(identity.expires);
-        if let Some(email) = &identity.email {
+        // Where nothing is sent, nobody's address is kept.
+        if let Some(email) = &identity.email
+            && self.gateway.config.escalation.is_on()
+        {
             let contacts = &self.gateway.contacts;
             contacts.claim(&identity.user_id, email, identity.name.as_deref());
         }
