@@ -140,9 +140,7 @@ async fn put_off(
     message.headers.insert(header::ATTEMPT.to_owned(), number);
     let destination = ladder::deliver(order.channel.as_str());
     let placing = || later(gateway, &message, pause, &destination);
-    if persevere(gateway, &delivery, placing).await {
-        settle(delivery).await;
-    }
+    replace(gateway, delivery, placing).await;
 }
 
 /// Puts an order into the dead letters, from where it can be replayed, and then is as new.
@@ -186,35 +184,29 @@ pub(super) async fn bury(
         key: &key,
         mandatory: true,
     };
-    if persevere(gateway, &delivery, || {
-        gateway.publisher.publish(route, &message)
-    })
-    .await
-    {
-        settle(delivery).await;
-    }
+    let burying = || gateway.publisher.publish(route, &message);
+    replace(gateway, delivery, burying).await;
 }
 
-/// Publishes until the broker has it; `false` when it delivers the order again anyway.
-async fn persevere<F: Future<Output = Result<(), PublishError>>>(
+/// Publishes what follows an order's message, which may go then.
+async fn replace<F: Future<Output = Result<(), PublishError>>>(
     gateway: &Gateway,
-    delivery: &Delivery,
+    delivery: Delivery,
     publish: impl Fn() -> F,
-) -> bool {
-    let mut failures = 0;
-    while let Err(error) = publish().await {
-        if failures == 0 {
-            warn!(%error, "what follows a delivery is not with the broker yet");
+) {
+    let placed = retry::persevere(gateway, "what follows a delivery", &delivery, |_| publish());
+    match placed.await {
+        Some(Ok(())) => settle(delivery).await,
+        // The broker puts it among the dead letters as it is.
+        Some(Err(error)) => {
+            warn!(%error, "what follows a delivery cannot be published");
+            if let Err(error) = delivery.receipt.reject().await {
+                debug!(%error, "the order comes again");
+            }
         }
-        if retry::wait(gateway, failures, Some(delivery))
-            .await
-            .is_none()
-        {
-            return false;
-        }
-        failures += 1;
+        // The broker delivers it again.
+        None => {}
     }
-    true
 }
 
 pub(super) async fn settle(delivery: Delivery) {

@@ -171,7 +171,7 @@ async fn tell(
         id: Some(id),
         ..Envelope::default()
     };
-    let told = persevere(gateway, "the end of a group", last, |_| {
+    let told = retry::persevere(gateway, "the end of a group", last, |_| {
         let telling = publish_status(&gateway.publisher, &gateway.names, status, envelope);
         telling.map(|told| match told {
             Err(StatusError::Publish(error)) => Err(error),
@@ -205,7 +205,7 @@ async fn put_in(
         suspect.headers.insert(header::ONCE.into(), "1".into());
         suspect
     };
-    let placed = persevere(gateway, "a follow-up", last, |failures| {
+    let placed = retry::persevere(gateway, "a follow-up", last, |failures| {
         let message = match failures {
             0 => &message,
             // The first may have arrived.
@@ -245,35 +245,11 @@ async fn bury(
         key: queue,
         mandatory: true,
     };
-    let buried = persevere(gateway, "a dead letter", last, |_| {
+    let buried = retry::persevere(gateway, "a dead letter", last, |_| {
         gateway.publisher.publish(route, &letter)
     });
     if let Err(error) = buried.await? {
         warn!(%error, task_id, "a follow-up is lost");
     }
     Some(())
-}
-
-/// Tries until the broker has it, or has an error that no repetition mends; `None` if the broker
-/// delivers the batch again.
-async fn persevere<T, F>(
-    gateway: &Gateway,
-    what: &str,
-    last: &Delivery,
-    attempt: impl Fn(u32) -> F,
-) -> Option<Result<T, PublishError>>
-where
-    F: Future<Output = Result<T, PublishError>>,
-{
-    let mut failures = 0;
-    loop {
-        match attempt(failures).await {
-            Err(error) if !error.is_permanent() => {
-                warn!(%error, "{what} is not with the broker yet, trying again");
-            }
-            done => return Some(done),
-        }
-        retry::wait(gateway, failures, Some(last)).await?;
-        failures += 1;
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bellhop_common::amqp::Delivery;
+use bellhop_common::amqp::{Delivery, PublishError};
 use bellhop_common::backoff::{Backoff, jitter};
 use tokio::time::sleep;
 use tracing::warn;
@@ -38,4 +38,28 @@ pub(crate) async fn wait(gateway: &Gateway, failures: u32, last: Option<&Deliver
         () = gateway.closed.cancelled() => return None,
     }
     (!comes_again()).then_some(())
+}
+
+/// Tries until the broker has it, or has an error that no repetition mends; `None` if the broker
+/// delivers again, up to and with the last, what it is about.
+pub(crate) async fn persevere<T, F>(
+    gateway: &Gateway,
+    what: &str,
+    last: &Delivery,
+    attempt: impl Fn(u32) -> F,
+) -> Option<Result<T, PublishError>>
+where
+    F: Future<Output = Result<T, PublishError>>,
+{
+    let mut failures = 0;
+    loop {
+        match attempt(failures).await {
+            Err(error) if !error.is_permanent() => {
+                warn!(%error, "{what} is not with the broker yet, trying again");
+            }
+            done => return Some(done),
+        }
+        wait(gateway, failures, Some(last)).await?;
+        failures += 1;
+    }
 }
