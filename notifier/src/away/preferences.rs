@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use jiff::civil::{Date, Time, Weekday, time};
 use jiff::tz::TimeZone;
-use jiff::{RoundMode, Timestamp, ToSpan as _, Unit, ZonedRound};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -18,6 +18,9 @@ const MAX_ROW: usize = 10;
 
 /// When a daily digest comes if nobody says.
 pub(crate) const DIGEST_AT: Time = time(8, 0, 0, 0);
+
+/// An hour, in seconds.
+const HOUR: i64 = 3600;
 
 /// The name of the document with a user's preferences.
 pub(crate) fn preferences_document(user_id: &str) -> String {
@@ -209,22 +212,23 @@ impl Preferences {
         zone: &TimeZone,
     ) -> Option<Timestamp> {
         let now = now.to_zoned(self.zone(zone));
-        let next = match mail {
-            MailChoice::Never | MailChoice::Each => return None,
+        match mail {
+            MailChoice::Never | MailChoice::Each => None,
+            // Full hours of the offset that holds now: where the clocks change at 00:01, as they
+            // did in St. John's, a full hour of the wall clock may not exist.
             MailChoice::Hourly => {
-                let round = ZonedRound::new()
-                    .smallest(Unit::Hour)
-                    .mode(RoundMode::Trunc);
-                now.round(round).ok()?.checked_add(1.hour()).ok()?
+                let second = now.timestamp().as_second();
+                let past = (second + i64::from(now.offset().seconds())).rem_euclid(HOUR);
+                Timestamp::from_second(second - past + HOUR).ok()
             }
             MailChoice::Daily => {
                 let at = self.digest_at.unwrap_or(DIGEST_AT);
                 let on = |day: Date| day.to_datetime(at).to_zoned(now.time_zone().clone()).ok();
                 let today = on(now.date()).filter(|today| *today > now);
-                today.or_else(|| on(now.date().tomorrow().ok()?))?
+                let next = today.or_else(|| on(now.date().tomorrow().ok()?))?;
+                Some(next.timestamp())
             }
-        };
-        Some(next.timestamp())
+        }
     }
 }
 
@@ -318,6 +322,11 @@ mod tests {
                 "{zone} {now}: {daily}"
             );
         }
+        // Half a minute after the clocks there went from 00:01 to 01:01.
+        let islander = preferences(r#"{"time_zone": "America/St_Johns"}"#);
+        let now = at("2001-04-01T03:31:30Z");
+        let hourly = islander.next_digest(MailChoice::Hourly, now, &utc());
+        assert_eq!(hourly, Some(at("2001-04-01T04:30:00Z")));
         let nobody = Preferences::default();
         let now = at("2026-01-15T08:00:00Z");
         let daily = nobody.next_digest(MailChoice::Daily, now, &utc());
