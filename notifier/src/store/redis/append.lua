@@ -5,7 +5,8 @@
 local meta, events, ids, read, archived = unpack(KEYS)
 local epoch, last, first, read_up_to =
   unpack(redis.call('HMGET', meta, 'epoch', 'last', 'first', 'read_up_to'))
-if not epoch then
+local is_begun = not epoch
+if is_begun then
   -- What is left of an earlier life would be in the way of the new numbers. After a script's first
   -- change Redis refuses it nothing more, however full its memory is; so there is none without need.
   if redis.call('EXISTS', meta, events, ids, read, archived) > 0 then
@@ -16,6 +17,7 @@ end
 last, first, read_up_to = tonumber(last or 0), tonumber(first or 1), tonumber(read_up_to or 0)
 local limit, now = tonumber(ARGV[2]), ARGV[3]
 local read_apart = redis.call('ZCARD', read)
+local was_empty, first_before, last_before = first > last, first, last
 
 local function remove_oldest()
   local at = first .. '-0'
@@ -32,21 +34,33 @@ end
 local kept = {}
 for i = 4, #ARGV, 2 do
   local id, body = ARGV[i], ARGV[i + 1]
-  local seq = redis.call('HGET', ids, id)
-  local is_new = 0
-  if not seq then
-    is_new = 1
-    last = last + 1
-    seq = last
-    redis.call('XADD', events, seq .. '-0', 'id', id, 'at', now, 'body', body)
-    redis.call('HSET', ids, id, seq)
+  local seq = last + 1
+  local is_new = redis.call('HSETNX', ids, id, seq)
+  if is_new == 1 then
+    local added = redis.pcall('XADD', events, seq .. '-0', 'id', id, 'at', now, 'body', body)
+    if added.err then
+      -- Otherwise it would be taken for known when it comes again.
+      redis.call('HDEL', ids, id)
+      return added
+    end
+    last = seq
     while last + 1 - first > limit do
       remove_oldest()
     end
+  else
+    seq = tonumber(redis.call('HGET', ids, id))
   end
   local unread = last - math.max(read_up_to, first - 1) - read_apart
-  kept[#kept + 1] = { tonumber(seq), is_new, unread }
+  kept[#kept + 1] = { seq, is_new, unread }
 end
-redis.call('HSET', meta, 'epoch', epoch, 'last', last, 'first', first)
-redis.call('PERSIST', meta)
+-- Each command costs, here and in the log that Redis keeps: only what has changed.
+if is_begun or first ~= first_before then
+  redis.call('HSET', meta, 'epoch', epoch, 'last', last, 'first', first)
+elseif last ~= last_before then
+  redis.call('HSET', meta, 'last', last)
+end
+if was_empty then
+  -- Without events it was to be forgotten some day.
+  redis.call('PERSIST', meta)
+end
 return { epoch, kept }
