@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use crate::store::{Epoch, StoreError};
@@ -25,6 +26,9 @@ const LOG_PAGES: i64 = 16 * 1024;
 
 /// Of the file in memory, in KiB; negative is KiB in SQLite's words.
 const CACHE_KIB: i64 = -32 * 1024;
+
+/// How many statements are kept ready: more than there are.
+const STATEMENTS: usize = 64;
 
 /// Opens a file, makes it if there is none, and brings it to the newest format.
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
@@ -69,6 +73,13 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     };
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(BUSY).map_err(failed)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Otherwise a statement with a range or a limit among its parameters is planned anew for each value
+    // (<https://sqlite.org/c3ref/c_dbconfig_defensive.html#sqlitedbconfigenableqpsg>), which takes
+    // longer than to run it.
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
+        .map_err(failed)?;
     connection
         .pragma_update(None, "cache_size", CACHE_KIB)
         .map_err(|error| damage(path, error))?;
