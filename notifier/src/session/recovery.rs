@@ -6,6 +6,7 @@ use bellhop_common::wire::Audience;
 use jiff::Timestamp;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::Session;
@@ -38,9 +39,9 @@ impl Session {
         login.since = cursor.clone().unwrap_or_default();
         self.login = Some(Box::new(login));
         let (own, all) = (StreamName::user(&user), StreamName::all());
-        let mut all_shown = None;
-        let own_shown = streams.followed(&own).follow(&own, |_| {
-            all_shown = streams.followed(&all).follow(&all, |_| {
+        let (mut all_shown, now) = (None, Instant::now());
+        let own_shown = streams.followed(&own).follow(&own, now, |_| {
+            all_shown = streams.followed(&all).follow(&all, now, |_| {
                 gateway.hub.add(&user, outbox);
             });
         });
@@ -166,13 +167,15 @@ impl Session {
             login.since.set(&name, since);
         }
         let mut is_told = None;
-        let shown = streams.followed(&name).follow(&name, |shown| {
-            is_told = shown.filter(|_| since.is_none());
-            if is_told.is_some() {
-                outbox.push(protocol::subscribed(place, is_told, None, id));
-            }
-            gateway.enter(place, &login.user, &outbox);
-        });
+        let shown = streams
+            .followed(&name)
+            .follow(&name, Instant::now(), |shown| {
+                is_told = shown.filter(|_| since.is_none());
+                if is_told.is_some() {
+                    outbox.push(protocol::subscribed(place, is_told, None, id));
+                }
+                gateway.enter(place, &login.user, &outbox);
+            });
         if let Some(position) = is_told {
             return login.at.set(&name, position);
         }

@@ -1,7 +1,6 @@
 //! Reading what is missing: after a gap in the numbers, after a lost connection to the broker, and
 //! now and then in case nobody has noticed.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,7 +74,6 @@ pub(crate) async fn watch(
     let mut ticks = interval(BROKER_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut was_up, mut looked, mut asked) = (true, Instant::now(), None);
-    let mut unknown = HashSet::new();
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -87,7 +85,7 @@ pub(crate) async fn watch(
         }
         let is_up = consumer.is_up();
         if (is_up && !was_up) || looked.elapsed() >= LOOK_EVERY {
-            look(&gateway, &mut unknown).await;
+            look(&gateway).await;
             looked = Instant::now();
         }
         was_up = is_up;
@@ -110,29 +108,25 @@ async fn ask(gateway: &Gateway, health: &Component) {
     }
 }
 
-/// Compares what was shown with what is kept. `unknown` are the streams of which nobody knew it the
-/// last time: who has just come is looking himself.
-async fn look(gateway: &Gateway, unknown: &mut HashSet<StreamName>) {
+/// Compares what was shown with what is kept.
+async fn look(gateway: &Gateway) {
     let Some(streams) = &gateway.streams else {
         return;
     };
-    let before = std::mem::take(unknown);
     for part in streams.all().chunks(HEADS) {
-        let names = part.iter().map(|(name, _)| name.clone()).collect();
+        let names = part.iter().map(|standing| standing.name.clone()).collect();
         let heads = match within(streams.store.heads(names)).await {
             Ok(heads) => heads,
             Err(error) => return debug!(%error, "the streams could not be compared"),
         };
-        for ((name, shown), head) in part.iter().zip(heads) {
-            let is_behind = match shown {
-                Some(shown) if *shown != head.position() => {
-                    streams.followed(name).fall_behind(name, *shown)
+        for (standing, head) in part.iter().zip(heads) {
+            let name = &standing.name;
+            let is_behind = match standing.shown {
+                Some(shown) if shown != head.position() => {
+                    streams.followed(name).fall_behind(name, shown)
                 }
                 Some(_) => false,
-                None => {
-                    unknown.insert(name.clone());
-                    before.contains(name)
-                }
+                None => standing.is_forgotten(Instant::now(), STORE_WAIT),
             };
             if is_behind {
                 streams.catch_up(name);

@@ -6,6 +6,9 @@
 //! enough. No I/O.
 
 use std::collections::hash_map::Entry;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::shards::Shards;
 use crate::store::{Position, StreamName};
@@ -22,6 +25,8 @@ pub(crate) struct Followed<T> {
 #[derive(Debug)]
 struct Stream<T> {
     followers: usize,
+    /// When the first of them came.
+    since: Instant,
     /// What came up to here, nobody here was shown.
     begun: Option<Position>,
     state: State<T>,
@@ -37,6 +42,24 @@ enum State<T> {
         /// What came meanwhile, in the order of the numbers.
         waiting: Vec<(Position, T)>,
     },
+}
+
+/// A stream that somebody here follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) name: StreamName,
+    /// How far it has been shown; `None` while nobody has learnt it from the store.
+    pub(crate) shown: Option<Position>,
+    /// When the first of those who follow it came.
+    pub(crate) since: Instant,
+}
+
+impl Standing {
+    /// Whether nobody is about to learn where it stands. Who comes asks the store himself, and has his
+    /// answer or does without after `patience`.
+    pub(crate) fn is_forgotten(&self, now: Instant, patience: Duration) -> bool {
+        self.shown.is_none() && now > self.since + patience
+    }
 }
 
 /// What became of an event that came.
@@ -81,11 +104,13 @@ impl<T> Followed<T> {
     pub(crate) fn follow(
         &self,
         name: &StreamName,
+        now: Instant,
         join: impl FnOnce(Option<Position>),
     ) -> Option<Position> {
         let mut shard = self.streams.lock(name);
         let stream = shard.entry(name.clone()).or_insert_with(|| Stream {
             followers: 0,
+            since: now,
             begun: None,
             state: State::Behind {
                 shown: None,
@@ -219,12 +244,15 @@ impl<T> Followed<T> {
         stream.state.settled(last)
     }
 
-    /// Something may have been missed: what streams there are, with how far each has been shown.
-    pub(crate) fn all(&self) -> Vec<(StreamName, Option<Position>)> {
+    /// Something may have been missed: what streams there are, and where each stands.
+    pub(crate) fn all(&self) -> Vec<Standing> {
         let mut all = Vec::new();
         for shard in self.streams.each() {
-            let streams = shard.iter();
-            all.extend(streams.map(|(name, stream)| (name.clone(), stream.state.shown())));
+            all.extend(shard.iter().map(|(name, stream)| Standing {
+                name: name.clone(),
+                shown: stream.state.shown(),
+                since: stream.since,
+            }));
         }
         all
     }
@@ -290,6 +318,10 @@ mod tests {
             }
         }
 
+        fn follow(&mut self) -> Option<Position> {
+            self.followed.follow(&self.name, Instant::now(), |_| {})
+        }
+
         fn comes(&mut self, seq: u64) -> Arrived {
             let Self {
                 followed,
@@ -325,7 +357,7 @@ mod tests {
     #[test]
     fn what_comes_before_the_store_was_read_is_shown_after_it_once() {
         let mut here = Here::new();
-        assert_eq!(here.followed.follow(&here.name, |_| {}), None);
+        assert_eq!(here.follow(), None);
         // Kept before we read, told after; and told before, kept after.
         assert_eq!(here.comes(5), Arrived::Waits);
         assert_eq!(here.comes(6), Arrived::Waits);
@@ -334,13 +366,13 @@ mod tests {
         assert_eq!(here.comes(7), Arrived::Shown);
         assert_eq!(here.shown, [6, 7]);
         assert_eq!(here.followed.begun(&here.name), Some(at(5)));
-        assert_eq!(here.followed.follow(&here.name, |_| {}), Some(at(7)));
+        assert_eq!(here.follow(), Some(at(7)));
     }
 
     #[test]
     fn after_a_gap_nothing_is_shown_before_what_is_missing() {
         let mut here = Here::new();
-        here.followed.follow(&here.name, |_| {});
+        here.follow();
         here.settle(None, 2);
         assert_eq!(here.comes(3), Arrived::Shown);
         assert_eq!(here.comes(6), Arrived::Gap);
@@ -357,7 +389,7 @@ mod tests {
     #[test]
     fn another_life_begins_anew() {
         let mut here = Here::new();
-        here.followed.follow(&here.name, |_| {});
+        here.follow();
         here.settle(None, 9);
         let other = Position {
             epoch: Epoch::new(2),
@@ -371,9 +403,9 @@ mod tests {
     #[test]
     fn the_last_who_goes_takes_the_stream_along() {
         let mut here = Here::new();
-        here.followed.follow(&here.name, |_| {});
+        here.follow();
         here.settle(None, 4);
-        here.followed.follow(&here.name, |_| {});
+        here.follow();
         assert_eq!(here.followed.unfollow(&here.name), None);
         assert_eq!(here.comes(5), Arrived::Shown);
         assert_eq!(here.followed.unfollow(&here.name), Some(at(5)));
@@ -384,7 +416,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_read_from_the_store() {
         let mut here = Here::new();
-        here.followed.follow(&here.name, |_| {});
+        here.follow();
         here.settle(None, 0);
         let many = MAX_WAITING as u64 + 10;
         for seq in 2..=many {
@@ -398,15 +430,36 @@ mod tests {
     #[test]
     fn what_was_missed_unseen_is_found_by_looking() {
         let mut here = Here::new();
-        here.followed.follow(&here.name, |_| {});
+        here.follow();
         here.settle(None, 4);
-        assert_eq!(here.followed.all(), [(here.name.clone(), Some(at(4)))]);
+        let [standing] = &here.followed.all()[..] else {
+            panic!("one stream is followed");
+        };
+        assert_eq!((&standing.name, standing.shown), (&here.name, Some(at(4))));
         assert!(here.followed.fall_behind(&here.name, at(4)));
         assert!(!here.followed.fall_behind(&here.name, at(4)));
         assert_eq!(here.comes(7), Arrived::Waits);
         assert_eq!(here.settle(Some(4), 6), Settled::UpTo(at(7)));
         assert!(!here.followed.fall_behind(&here.name, at(6)), "it went on");
         assert_eq!(here.shown, [5, 6, 7]);
+    }
+
+    /// Two looks that both meet somebody who has just come are no sign that anything went wrong.
+    #[test]
+    fn who_has_just_come_again_is_looking_himself() {
+        let here = Here::new();
+        let patience = Duration::from_secs(5);
+        let is_forgotten = |now| here.followed.all()[0].is_forgotten(now, patience);
+        let first = Instant::now();
+        here.followed.follow(&here.name, first, |_| {});
+        assert!(!is_forgotten(first + patience));
+        here.followed.unfollow(&here.name);
+        let again = first + Duration::from_mins(1);
+        here.followed.follow(&here.name, again, |_| {});
+        assert!(!is_forgotten(again + patience));
+        assert!(is_forgotten(again + patience + Duration::from_millis(1)));
+        here.followed.settle(&here.name, None, at(4), |_| {});
+        assert!(!is_forgotten(again + Duration::from_hours(1)));
     }
 
     /// Whatever is lost, doubled and read late: each event once, in order.
@@ -424,7 +477,7 @@ mod tests {
         };
         for _ in 0..200 {
             let mut here = Here::new();
-            here.followed.follow(&here.name, |_| {});
+            here.follow();
             let (mut kept, start) = (next(5), next(5));
             kept = kept.max(start);
             here.settle(None, kept);

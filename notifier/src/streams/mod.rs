@@ -31,9 +31,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 pub(crate) use self::cursor::Cursor;
-pub(crate) use self::followed::{Arrived, Followed, Settled};
+pub(crate) use self::followed::{Arrived, Followed, Settled, Standing};
 pub(crate) use self::upkeep::{lock, look_after, open};
-use crate::store::{Position, Redis, SharedStore, StreamName};
+use crate::store::{Redis, SharedStore, StreamName};
 use bundle::Told;
 use leaving::Leaving;
 
@@ -85,7 +85,7 @@ impl Streams {
     }
 
     /// All that are followed.
-    pub(crate) fn all(&self) -> Vec<(StreamName, Option<Position>)> {
+    pub(crate) fn all(&self) -> Vec<Standing> {
         let mut all = self.everybody.all();
         all.extend(self.users_and_places.all());
         all
