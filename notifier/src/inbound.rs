@@ -16,8 +16,8 @@ use crate::metric;
 use crate::presence;
 use crate::protocol::{self, Frame, Place};
 use crate::store::{Position, StreamName};
-use crate::streams::bundle::Told;
-use crate::streams::{self, Arrived};
+use crate::streams::bundle::{self, Told};
+use crate::streams::{Arrived, Streams, batches};
 
 /// How many live events are acknowledged together.
 const TOGETHER: usize = 64;
@@ -30,10 +30,17 @@ pub(crate) async fn deliver(gateway: Arc<Gateway>, mut deliveries: mpsc::Receive
             let key = delivery.routing_key.as_str();
             if key.starts_with(presence::KEY_WORD) {
                 presence::hear(&gateway, &delivery.body);
-            } else if key.starts_with(streams::KEY_WORD) {
+            } else if key.starts_with(bundle::KEY_WORD) {
                 open_bundle(&gateway, std::mem::take(&mut delivery.body).into());
+            } else if key.starts_with(batches::KEY_WORD) {
+                hear_batch(&gateway, &delivery.body);
             } else {
-                route(&gateway, key, &delivery.body, None);
+                match EventKey::parse(key) {
+                    Ok(key) => route(&gateway, &key, &delivery.body, None),
+                    Err(error) => {
+                        malformed::<()>(&error);
+                    }
+                }
             }
         }
         // After a new connection a batch may hold the last of the old one before the first of the
@@ -63,21 +70,28 @@ fn open_bundle(gateway: &Gateway, mut bundle: Bytes) {
     }
 }
 
+/// The number of a batch has come back.
+fn hear_batch(gateway: &Gateway, number: &[u8]) {
+    let number = str::from_utf8(number)
+        .ok()
+        .and_then(|text| text.parse().ok());
+    let batches = gateway.streams.as_ref().and_then(Streams::batches);
+    let Some((number, batches)) = number.zip(batches) else {
+        return;
+    };
+    for told in batches.take(number) {
+        hear(gateway, told);
+    }
+}
+
 /// A stored event, to be shown once: whoever tells it may not know whether it was told before.
 fn hear(gateway: &Gateway, told: Told) {
-    let key = match EventKey::parse(&told.key) {
-        Ok(key) => key,
-        Err(error) => {
-            malformed::<()>(&error);
-            return;
-        }
-    };
     let numbered = gateway.streams.as_ref().zip(told.position);
-    let Some(((streams, position), name)) = numbered.zip(StreamName::of(&key.audience)) else {
+    let Some(((streams, position), name)) = numbered.zip(StreamName::of(&told.key.audience)) else {
         return show_unnumbered(gateway, &told);
     };
-    if let Some(place) = Place::of(&key.audience) {
-        membership(gateway, &place, &key.topic, &told.body);
+    if let Some(place) = Place::of(&told.key.audience) {
+        membership(gateway, &place, &told.key.topic, &told.body);
     }
     let followed = streams.followed(&name);
     let arrived = followed.arrive(&name, position, || Some(told), |told| show(gateway, &told));
@@ -99,7 +113,7 @@ fn show_unnumbered(gateway: &Gateway, told: &Told) {
         id: String,
     }
     let id = serde_json::from_slice::<Id>(&told.body).map(|event| event.id);
-    let is_new = id.is_ok_and(|id| gateway.recent.is_new(&id, &told.key));
+    let is_new = id.is_ok_and(|id| gateway.recent.is_new(&id, &told.key.to_string()));
     if is_new {
         route(gateway, &told.key, &told.body, None);
     }
@@ -117,10 +131,9 @@ pub(crate) fn show(gateway: &Gateway, told: &Told) {
 
 /// A stored event as clients see it.
 pub(crate) fn frame_of(told: &Told) -> Option<Frame> {
-    let key = EventKey::parse(&told.key).ok()?;
     let event = Event::parse(&told.body).ok()?;
     protocol::event(
-        &key,
+        &told.key,
         event,
         told.position.map(|position| (position, told.unread)),
     )
@@ -144,14 +157,7 @@ fn send(gateway: &Gateway, audience: &Audience, frame: &Frame) -> usize {
 
 /// Gives one event to whom its key names. Malformed ones are counted and dropped: whoever
 /// published them is not here to be told.
-fn route(gateway: &Gateway, key: &str, body: &[u8], number: Option<(Position, Option<u64>)>) {
-    let key = match EventKey::parse(key) {
-        Ok(key) => key,
-        Err(error) => {
-            malformed::<()>(&error);
-            return;
-        }
-    };
+fn route(gateway: &Gateway, key: &EventKey, body: &[u8], number: Option<(Position, Option<u64>)>) {
     let place = Place::of(&key.audience);
     if let Some(place) = place.as_ref().filter(|_| number.is_none()) {
         membership(gateway, place, &key.topic, body);
@@ -168,7 +174,7 @@ fn route(gateway: &Gateway, key: &str, body: &[u8], number: Option<(Position, Op
         return;
     }
     let frame = match Event::parse(body) {
-        Ok(event) => protocol::event(&key, event, number),
+        Ok(event) => protocol::event(key, event, number),
         Err(error) => malformed(&error),
     };
     let Some(frame) = frame else { return };

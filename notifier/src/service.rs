@@ -45,7 +45,7 @@ use crate::relay::{self, Relays};
 use crate::revocations::{self, Gate};
 use crate::rooms::Rooms;
 use crate::store::StoreError;
-use crate::streams::{self, Streams, board, writer};
+use crate::streams::{self, Streams, board, bundle, writer};
 
 /// How many live events may be with us at once.
 const LIVE_PREFETCH: u16 = 500;
@@ -302,15 +302,16 @@ fn start_queues(
         receiver
     };
     // Before the inbox: what is told from there must find this instance listening.
+    let mut patterns = vec!["live.#".into(), format!("{}.#", presence::KEY_WORD)];
+    match gateway.streams.as_ref().and_then(Streams::batches) {
+        Some(batches) => patterns.push(batches.key().to_owned()),
+        None => patterns.push(format!("{}.#", bundle::KEY_WORD)),
+    }
     let live = subscribe(
         Source::Own {
             stem: names.notifier(&gateway.instance_word()),
             exchange: names.events(),
-            patterns: vec![
-                "live.#".into(),
-                format!("{}.#", presence::KEY_WORD),
-                format!("{}.#", streams::KEY_WORD),
-            ],
+            patterns,
             max_bytes: LIVE_MAX_BYTES,
         },
         LIVE_PREFETCH,

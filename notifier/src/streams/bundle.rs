@@ -1,21 +1,25 @@
 //! Stored events on their way from the instance that keeps them to all that show them. Pure.
 //!
+//! They are for notifiers that share a store, or have none; one alone has [`batches`](super::batches).
 //! Many go into one message, since RabbitMQ's work is for each message, and in one message they
 //! cannot overtake each other. Each is a line that says what it is, and the event as it was
 //! published.
 
-use bellhop_common::wire::EventKey;
+use bellhop_common::wire::{EventKey, KeyError};
 use bytes::{Buf as _, Bytes};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::store::{Epoch, Kept, Position};
 
+/// The first word of its routing key.
+pub(crate) const KEY_WORD: &str = "bundle";
+
 /// An event that was kept, or that is only passed on where nothing is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Told {
     /// Its routing key.
-    pub(crate) key: String,
+    pub(crate) key: EventKey,
     /// Its place in its stream.
     pub(crate) position: Option<Position>,
     /// How many its user has not read.
@@ -40,6 +44,9 @@ pub(crate) enum BundleError {
     /// A line is missing or is none of ours.
     #[error("a bundle's line is malformed")]
     Line(#[from] serde_json::Error),
+    /// An event's key is none.
+    #[error("a bundle has an event with a malformed key")]
+    Key(#[from] KeyError),
     /// It ends too early.
     #[error("a bundle ends in the middle of an event")]
     Short,
@@ -47,9 +54,9 @@ pub(crate) enum BundleError {
 
 impl Told {
     /// What becomes of an event with this key when it was kept.
-    pub(crate) fn new(key: &EventKey, kept: Option<&Kept>, body: Bytes) -> Self {
+    pub(crate) fn new(key: EventKey, kept: Option<&Kept>, body: Bytes) -> Self {
         Self {
-            key: key.to_string(),
+            key,
             position: kept.map(|kept| kept.position),
             unread: kept.and_then(|kept| kept.unread),
             body,
@@ -59,7 +66,7 @@ impl Told {
     /// Adds it to a bundle.
     pub(crate) fn write(&self, bundle: &mut Vec<u8>) -> Result<(), BundleError> {
         let line = Line {
-            key: self.key.as_str().into(),
+            key: self.key.to_string().into(),
             epoch: self.position.map(|position| position.epoch.to_string()),
             seq: self.position.map(|position| position.seq),
             unread: self.unread,
@@ -91,7 +98,7 @@ impl Told {
             .zip(line.seq)
             .map(|(epoch, seq)| Position { epoch, seq });
         Ok(Some(Self {
-            key: line.key.into_owned(),
+            key: EventKey::parse(&line.key)?,
             position,
             unread: line.unread,
             body,
@@ -105,7 +112,7 @@ mod tests {
 
     fn told(n: u64) -> Told {
         Told {
-            key: format!("live.user.u{n}.x"),
+            key: EventKey::parse(&format!("live.user.u{n}.x")).unwrap(),
             position: (n > 0).then(|| Position {
                 epoch: Epoch::new(n),
                 seq: n,

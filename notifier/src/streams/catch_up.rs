@@ -272,7 +272,7 @@ pub(crate) fn told_of(name: &StreamName, position: Position, entry: &Entry) -> O
         topic: event.kind,
     };
     Some(Told {
-        key: key.to_string(),
+        key,
         position: Some(Position {
             seq: entry.seq,
             ..position

@@ -1,6 +1,7 @@
 //! Streams of stored events: kept by one instance, shown by all.
 //!
-//! - [`writer`]: from the broker's inbox into the store, then told to all instances in a [`bundle`].
+//! - [`writer`]: from the broker's inbox into the store, then told to all instances in a [`bundle`];
+//!   [`batches`]: where there is one instance, by a number.
 //! - [`groups`]: how far groups of jobs are (pure). [`group_end`]: telling it, and what follows.
 //! - [`deferral`]: those that are for later.
 //! - [`followed`]: how far each stream has been shown here. [`catch_up`] reads what is missing.
@@ -9,6 +10,7 @@
 //! - [`upkeep`]: opens the store, and removes what is too old.
 //! - [`leaving`]: how far a user had seen everything when he left.
 
+pub(crate) mod batches;
 pub(crate) mod board;
 pub(crate) mod bundle;
 pub(crate) mod catch_up;
@@ -34,11 +36,9 @@ pub(crate) use self::cursor::Cursor;
 pub(crate) use self::followed::{Arrived, Followed, Settled, Standing};
 pub(crate) use self::upkeep::{lock, look_after, open};
 use crate::store::{Redis, SharedStore, StreamName};
+use batches::Batches;
 use bundle::Told;
 use leaving::Leaving;
-
-/// The word in place of the class in the routing key of a bundle.
-pub(crate) const KEY_WORD: &str = "bundle";
 
 /// How many streams may wait to be caught up with. The others are found by the next look.
 const BEHIND: usize = 4096;
@@ -56,6 +56,7 @@ pub(crate) struct Streams {
     /// Apart, because who comes joins his own stream and everybody's in one step.
     everybody: Followed<Told>,
     pub(crate) leaving: Leaving,
+    batches: Batches,
     behind: mpsc::Sender<StreamName>,
 }
 
@@ -69,9 +70,15 @@ impl Streams {
             users_and_places: Followed::new(),
             everybody: Followed::new(),
             leaving: Leaving::default(),
+            batches: Batches::new(),
             behind,
         };
         (streams, those_behind)
+    }
+
+    /// Where events wait to be shown, if no other instance shows any: a file has one notifier.
+    pub(crate) fn batches(&self) -> Option<&Batches> {
+        self.redis.is_none().then_some(&self.batches)
     }
 
     /// Where it is known how far a stream has been shown. Who holds the lock of a stream of everybody

@@ -17,12 +17,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::bundle::Told;
+use super::bundle::{self, Told};
 use super::group_end::Bars;
 use super::groups::Groups;
 use super::state::State;
-use super::{KEY_WORD, retry};
-use super::{deferral, group_end, groups};
+use super::{Streams, deferral, group_end, groups, retry};
 use crate::away::checks::Planned;
 use crate::gateway::Gateway;
 use crate::inbound;
@@ -41,7 +40,6 @@ const BUNDLE: usize = 256 * 1024;
 /// An event that somebody may be shown.
 struct Incoming {
     key: EventKey,
-    stream: StreamName,
     event: NewEvent,
     /// Of the end of a job of a group: what follows the group's.
     sequel: Option<String>,
@@ -55,7 +53,7 @@ enum Read {
 
 /// What follows when a batch is kept.
 struct ToTell {
-    bundles: Vec<Vec<u8>>,
+    events: Vec<Told>,
     groups: Groups,
     /// When it is to be looked whether they were seen.
     planned: Planned,
@@ -123,11 +121,11 @@ async fn tell_each(gateway: &Gateway, mut batches: mpsc::Receiver<Batch>) {
         };
         let Some(batch) = batch else { return };
         let ToTell {
-            bundles,
+            events,
             groups,
             planned,
         } = batch.to_tell;
-        if !tell_all(gateway, bundles, &batch.last).await
+        if !tell_all(gateway, events, &batch.last).await
             || !group_end::settle(gateway, groups, &mut bars, &batch.last).await
             || !plan(gateway, &planned, &batch.last).await
         {
@@ -191,14 +189,13 @@ fn read(delivery: &Delivery, now: Timestamp) -> Option<Read> {
             .as_ref()
             .and_then(|_| headers.get(header::GROUP).cloned()),
         event: NewEvent {
-            stream: stream.clone(),
+            stream,
             id: event.id,
             body: Bytes::copy_from_slice(&delivery.body),
             task,
             group,
         },
         key,
-        stream,
     })))
 }
 
@@ -210,8 +207,7 @@ async fn keep_batch(gateway: &Gateway, batch: &[Delivery], health: &Component) -
         Some(_) => keep_all(gateway, &incoming, batch, health).await?,
     };
     let planned = planned(gateway, &incoming, &kept);
-    let (mut bundles, mut bundle) = (Vec::new(), Vec::new());
-    let mut groups = Groups::default();
+    let (mut events, mut groups) = (Vec::with_capacity(incoming.len()), Groups::default());
     for (index, one) in incoming.into_iter().enumerate() {
         if let Some(part) = one.event.group {
             match kept.get(index).and_then(|kept| kept.group) {
@@ -219,17 +215,10 @@ async fn keep_batch(gateway: &Gateway, batch: &[Delivery], health: &Component) -
                 None => group_end::uncounted(),
             }
         }
-        let told = Told::new(&one.key, kept.get(index), one.event.body);
-        if let Err(error) = told.write(&mut bundle) {
-            warn!(%error, stream = %one.stream, "an event cannot be told");
-        }
-        if bundle.len() >= BUNDLE {
-            bundles.push(std::mem::take(&mut bundle));
-        }
+        events.push(Told::new(one.key, kept.get(index), one.event.body));
     }
-    bundles.push(bundle);
     Some(ToTell {
-        bundles,
+        events,
         groups,
         planned,
     })
@@ -295,28 +284,51 @@ async fn keep_all(
     }
 }
 
-/// Whether bundles were told to all instances.
-async fn tell_all(gateway: &Gateway, bundles: Vec<Vec<u8>>, last: &Delivery) -> bool {
-    for bundle in bundles {
-        if !bundle.is_empty() && !tell(gateway, bundle, last).await {
+/// Whether a batch was told to all instances that have to show it.
+async fn tell_all(gateway: &Gateway, events: Vec<Told>, last: &Delivery) -> bool {
+    if events.is_empty() {
+        return true;
+    }
+    if let Some(batches) = gateway.streams.as_ref().and_then(Streams::batches) {
+        let number = batches.put(events).to_string();
+        return tell(gateway, batches.key(), number.into(), last).await;
+    }
+    let key = format!("{}.{}", bundle::KEY_WORD, gateway.instance_word());
+    for bundle in bundles(&events) {
+        if !tell(gateway, &key, bundle, last).await {
             return false;
         }
     }
     true
 }
 
-async fn tell(gateway: &Gateway, bundle: Vec<u8>, last: &Delivery) -> bool {
+fn bundles(events: &[Told]) -> Vec<Vec<u8>> {
+    let (mut bundles, mut bundle) = (Vec::new(), Vec::new());
+    for told in events {
+        if let Err(error) = told.write(&mut bundle) {
+            warn!(%error, key = %told.key, "an event cannot be told");
+        }
+        if bundle.len() >= BUNDLE {
+            bundles.push(std::mem::take(&mut bundle));
+        }
+    }
+    if !bundle.is_empty() {
+        bundles.push(bundle);
+    }
+    bundles
+}
+
+async fn tell(gateway: &Gateway, key: &str, body: Vec<u8>, last: &Delivery) -> bool {
     let exchange = gateway.names.events();
-    let key = format!("{KEY_WORD}.{}", gateway.instance_word());
     let message = Message {
-        body: bundle,
+        body,
         persistent: false,
         ..Message::default()
     };
     // Mandatory: this instance listens before it takes from the inbox, so that somebody must.
     let route = Route {
         exchange: &exchange,
-        key: &key,
+        key,
         mandatory: true,
     };
     let mut failures = 0;
