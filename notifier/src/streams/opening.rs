@@ -31,6 +31,19 @@ pub(crate) struct Joined {
     pub(crate) ahead: Option<Position>,
 }
 
+impl Joined {
+    /// With nothing that was missed.
+    fn at(name: StreamName, from: Position) -> Self {
+        Self {
+            name,
+            from,
+            missed: Vec::new(),
+            recovered: None,
+            ahead: None,
+        }
+    }
+}
+
 /// What a user's connection begins with.
 #[derive(Debug)]
 pub(crate) struct Opened {
@@ -63,7 +76,12 @@ pub(crate) async fn open(
     let told = |name| since.and_then(|since| since.get(name)).map(Since::Told);
     let own_since = told(&own_name).unwrap_or(Since::LastLeft);
     let all_since = told(&all_name).unwrap_or(Since::Unknown);
-    let names = vec![own_name.clone(), all_name.clone()];
+    // Where everybody's stands is known here, once the first has come.
+    let all_is_known = all.filter(|_| all_since == Since::Unknown);
+    let mut names = vec![own_name.clone()];
+    if all_is_known.is_none() {
+        names.push(all_name.clone());
+    }
     let query = TaskQuery {
         ended: None,
         before: None,
@@ -71,15 +89,17 @@ pub(crate) async fn open(
     };
     let opening = streams.store.open(names, user.to_owned(), query);
     let (heads, tasks) = within(opening).await?;
-    let [own_head, all_head] = *heads.as_slice() else {
-        return Err(StoreError::Closed);
+    let own_head = heads.first().copied().ok_or(StoreError::Closed)?;
+    let own = join_at(gateway, streams, own_name, own, own_since, own_head).await?;
+    let all = match all_is_known {
+        Some(from) => Joined::at(all_name, from),
+        None => {
+            let head = heads.get(1).copied().ok_or(StoreError::Closed)?;
+            join_at(gateway, streams, all_name, all, all_since, head).await?
+        }
     };
-    let joined = vec![
-        join_at(gateway, streams, own_name, own, own_since, own_head).await?,
-        join_at(gateway, streams, all_name, all, all_since, all_head).await?,
-    ];
     Ok(Opened {
-        streams: joined,
+        streams: vec![own, all],
         unread: own_head.unread,
         tasks: tasks.into_iter().map(|task| task.state).collect(),
     })
@@ -113,13 +133,7 @@ async fn join_at(
         Since::Unknown => None,
     };
     let Some(since) = since else {
-        return Ok(Joined {
-            name,
-            from,
-            missed: Vec::new(),
-            recovered: None,
-            ahead: None,
-        });
+        return Ok(Joined::at(name, from));
     };
     let missed = replay(streams, &name, since, from, &head).await?;
     Ok(Joined {

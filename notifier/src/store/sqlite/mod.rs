@@ -5,6 +5,7 @@ mod documents;
 mod groups;
 mod inbox;
 mod lane;
+mod names;
 mod schema;
 mod tasks;
 mod upkeep;
@@ -17,6 +18,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use uuid::Uuid;
 
 use self::lane::Lane;
+use self::names::Names;
 pub use self::upkeep::{backup, check, vacuum};
 use super::{
     Answer, AttemptRecord, Document, Entry, Epoch, GroupRecord, Head, InboxEntry, InboxQuery, Kept,
@@ -29,6 +31,7 @@ use super::{
 pub struct Sqlite {
     retention: Retention,
     epoch: Epoch,
+    names: Names,
     writes: Lane,
     reads: Lane,
 }
@@ -41,7 +44,8 @@ impl Sqlite {
     pub fn open(path: &Path, retention: Retention) -> Result<Self, StoreError> {
         let to_write = schema::open(path)?;
         let to_read = schema::open_to_read(path)?;
-        let epoch = epoch_of(&to_write).map_err(|error| schema::damage(path, error))?;
+        let look = || Ok((epoch_of(&to_write)?, names_in(&to_write)?));
+        let (epoch, names) = look().map_err(|error| schema::damage(path, error))?;
         let start = |name, connection| {
             let started = Lane::start(name, connection);
             started.map_err(|source| StoreError::Create {
@@ -52,6 +56,7 @@ impl Sqlite {
         Ok(Self {
             retention,
             epoch,
+            names,
             writes: start("store-writes", to_write)?,
             reads: start("store-reads", to_read)?,
         })
@@ -64,8 +69,26 @@ fn epoch_of(connection: &Connection) -> rusqlite::Result<Epoch> {
     Ok(Epoch::new(number.cast_unsigned()))
 }
 
+/// Who has a stream or a task.
+fn names_in(connection: &Connection) -> rusqlite::Result<Names> {
+    let names = Names::new();
+    let query = "SELECT name FROM stream UNION ALL SELECT DISTINCT 'user:' || user_id FROM task";
+    let mut statement = connection.prepare(query)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        names.add(row.get_ref(0)?.as_str()?);
+    }
+    Ok(names)
+}
+
 impl Store for Sqlite {
     fn append(&self, events: Vec<NewEvent>, now: Timestamp) -> Answer<'_, Vec<Kept>> {
+        for event in &events {
+            self.names.add(event.stream.as_str());
+            if let Some(task) = &event.task {
+                self.names.add(StreamName::user(&task.user_id).as_str());
+            }
+        }
         let (epoch, limit) = (self.epoch, self.retention.events);
         let work = move |connection: &mut Connection| {
             append::append(connection, &events, epoch, limit, now)
@@ -114,6 +137,9 @@ impl Store for Sqlite {
     }
 
     fn put_tasks(&self, tasks: Vec<TaskRecord>, now: Timestamp) -> Answer<'_, ()> {
+        for task in &tasks {
+            self.names.add(StreamName::user(&task.user_id).as_str());
+        }
         let work = move |connection: &mut Connection| {
             let change = connection.transaction()?;
             for task in &tasks {
@@ -141,6 +167,11 @@ impl Store for Sqlite {
         query: TaskQuery,
     ) -> Answer<'_, (Vec<Head>, Vec<TaskRecord>)> {
         let epoch = self.epoch;
+        let has = |name: &StreamName| self.names.may_have(name.as_str());
+        if !streams.iter().any(has) && !has(&StreamName::user(&user_id)) {
+            let heads = vec![Head::empty(epoch); streams.len()];
+            return Box::pin(async move { Ok((heads, Vec::new())) });
+        }
         let work = move |connection: &mut Connection| {
             let look = connection.transaction()?;
             let heads = streams.iter().map(|name| head(&look, name, epoch));

@@ -65,6 +65,49 @@ async fn a_file_that_is_opened_again_goes_on() {
     assert_eq!(check(&path).unwrap(), Vec::<String>::new());
 }
 
+/// One has an event, one a task, one a task by an event; whoever else comes is not looked up.
+#[tokio::test]
+async fn who_has_something_is_known_at_once_and_when_the_file_is_opened_again() {
+    let folder = Folder::new();
+    let path = folder.file("store.db");
+    let task = |user: &str| TaskRecord {
+        user_id: user.into(),
+        task_id: "t".into(),
+        rev: 1,
+        is_final: false,
+        state: "{}".into(),
+    };
+    let query = TaskQuery {
+        ended: None,
+        before: None,
+        limit: 10,
+    };
+    let store = Sqlite::open(&path, RETENTION).unwrap();
+    let mut batch = events(1);
+    batch[0].task = Some(task("other"));
+    store.append(batch, Timestamp::now()).await.unwrap();
+    let put = store.put_tasks(vec![task("waits")], Timestamp::now());
+    put.await.unwrap();
+    let mut has = Vec::new();
+    let mut look = async |store: &Sqlite| {
+        for user in ["u0", "other", "waits", "nobody"] {
+            let own = StreamName::user(user);
+            let (heads, tasks) = store.open(vec![own], user.into(), query).await.unwrap();
+            has.push((user, heads[0].last, tasks.len()));
+        }
+    };
+    look(&store).await;
+    drop(store);
+    look(&Sqlite::open(&path, RETENTION).unwrap()).await;
+    let once = [
+        ("u0", 1, 0),
+        ("other", 0, 1),
+        ("waits", 0, 1),
+        ("nobody", 0, 0),
+    ];
+    assert_eq!(has, [once, once].concat());
+}
+
 #[tokio::test]
 async fn only_the_owner_can_read_the_file() {
     use std::os::unix::fs::PermissionsExt as _;
