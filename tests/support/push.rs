@@ -170,6 +170,14 @@ impl PushService {
         *self.state.requests.borrow()
     }
 
+    /// Waits until so many have come.
+    pub async fn wait_for_requests(&self, count: u64) {
+        let mut requests = self.state.requests.subscribe();
+        let wait = requests.wait_for(|requests| *requests >= count);
+        let wait = tokio::time::timeout(crate::stack::PATIENCE, wait).await;
+        wait.expect("requests in time").unwrap();
+    }
+
     pub fn problems(&self) -> Vec<String> {
         self.state.problems.lock().unwrap().clone()
     }

@@ -5,11 +5,13 @@
 //! known: only a crash between the sending and its entry in the log sends it again, and then under
 //! the same Message-ID or topic.
 //!
+//! [`places`]: which pushes go at once, so that endpoints that never answer hold up nobody else's.
 //! [`after`]: what becomes of an order's message when it was tried.
 
 mod after;
 mod email;
 mod order;
+mod places;
 mod push;
 
 use std::sync::Arc;
@@ -24,6 +26,7 @@ use tracing::{debug, info};
 
 use self::after::{again_at, bury, conclude, settle};
 pub(crate) use self::order::{Order, Ordered};
+use self::places::{Busy, Place, Places};
 use crate::away::decision::{Stop, is_wanted, needless};
 use crate::away::preferences::{Preferences, preferences_document};
 use crate::away::seen::Look;
@@ -35,10 +38,7 @@ use crate::store::{SharedStore, StoreError};
 use crate::streams::retry;
 
 /// How many orders of one channel may be with us.
-pub(crate) const PREFETCH: u16 = 64;
-
-/// How many pushes are sent at once.
-const PUSHES_AT_ONCE: usize = 16;
+pub(crate) const PREFETCH: u16 = 128;
 
 /// How an attempt ended.
 #[derive(Debug)]
@@ -102,14 +102,15 @@ pub(crate) async fn deliver(
         Some((delivery, deliveries))
     });
     let at_once = match channel {
-        Channel::Push => PUSHES_AT_ONCE,
+        // Each waits for a place: what has none for long must not stand before what has.
+        Channel::Push => PREFETCH.into(),
         // Waiting for a connection would count against a mail's time.
         Channel::Email => gateway.config.mail.connections,
     };
+    let (gateway, places) = (&gateway, &Places::default());
     deliveries
         .for_each_concurrent(at_once, |delivery| {
-            let gateway = Arc::clone(&gateway);
-            async move { deliver_one(&gateway, channel, delivery).await }
+            deliver_one(gateway, channel, places, delivery)
         })
         .await;
     if let (Channel::Email, Some(mailer)) = (channel, &gateway.mailer) {
@@ -117,7 +118,7 @@ pub(crate) async fn deliver(
     }
 }
 
-async fn deliver_one(gateway: &Gateway, channel: Channel, delivery: Delivery) {
+async fn deliver_one(gateway: &Gateway, channel: Channel, places: &Places, delivery: Delivery) {
     let Some(streams) = &gateway.streams else {
         return;
     };
@@ -132,13 +133,35 @@ async fn deliver_one(gateway: &Gateway, channel: Channel, delivery: Delivery) {
             return bury(gateway, (channel, None), delivery, ("unreadable", &reason)).await;
         }
     };
-    let Some(wanted) = look(gateway, &streams.store, &order, &delivery).await else {
+    // Before it is looked at, because much may happen while it waits.
+    let turn = match channel {
+        Channel::Push => place(gateway, &streams.store, places, &order, &delivery).await,
+        Channel::Email => Some(Ok(None)),
+    };
+    let place = match turn {
+        Some(Ok(place)) => place,
+        Some(Err(busy)) => {
+            let reason = busy.to_string();
+            let outcome = Outcome::Again {
+                after: None,
+                reason,
+            };
+            return conclude(gateway, delivery, &order, outcome, 0).await;
+        }
+        None => return,
+    };
+    let wanted = until_known(gateway, &delivery, || {
+        wanted(gateway, &streams.store, &order)
+    });
+    let Some(wanted) = wanted.await else {
         return;
     };
     if wanted.events.is_empty() {
+        drop(place);
         return settle(delivery).await;
     }
     if let Some(until) = wanted.quiet_until {
+        drop(place);
         return again_at(gateway, delivery, &wanted.order, until).await;
     }
     let (order, events) = (wanted.order, wanted.events);
@@ -147,21 +170,42 @@ async fn deliver_one(gateway: &Gateway, channel: Channel, delivery: Delivery) {
         Channel::Push => push::send(gateway, &streams.store, &order, &events).await,
         Channel::Email => email::send(gateway, &streams.store, &order, &events).await,
     };
-    let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let took = began.elapsed();
+    if let Some(place) = place {
+        place.done(took);
+    }
+    let took = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     conclude(gateway, delivery, &order, outcome, took).await;
 }
 
-/// What of an order is still to be sent; `None` when the broker delivers it again.
-async fn look(
+/// A place for what goes to a push service; `None` when the broker delivers the order again.
+async fn place<'a>(
     gateway: &Gateway,
     store: &SharedStore,
+    places: &'a Places,
     order: &Order,
     delivery: &Delivery,
-) -> Option<Wanted> {
+) -> Option<Result<Option<Place<'a>>, Busy>> {
+    let service = || push::service(gateway, store, order);
+    let Some(service) = until_known(gateway, delivery, service).await? else {
+        return Some(Ok(None));
+    };
+    tokio::select! {
+        place = places.take(&order.user_id, &service) => Some(place.map(Some)),
+        () = gateway.closed.cancelled() => None,
+    }
+}
+
+/// What the store says, once it does; `None` when the broker delivers the order again.
+async fn until_known<T, F: Future<Output = Result<T, StoreError>>>(
+    gateway: &Gateway,
+    delivery: &Delivery,
+    ask: impl Fn() -> F,
+) -> Option<T> {
     let mut failures = 0;
     loop {
-        match wanted(gateway, store, order).await {
-            Ok(wanted) => return delivery.receipt.is_valid().then_some(wanted),
+        match ask().await {
+            Ok(known) => return delivery.receipt.is_valid().then_some(known),
             Err(error) => {
                 debug!(%error, "it cannot be seen yet whether something is still to be sent");
                 retry::wait(gateway, failures, Some(delivery)).await?;

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{Order, Outcome};
 use crate::gateway::Gateway;
 use crate::push::kept::{self, KeptError};
-use crate::push::{PushError, PushNote, Pusher, Subscription, Verdict};
+use crate::push::{Device, Devices, PushError, PushNote, Pusher, Subscription, Verdict};
 use crate::store::{SharedStore, StoreError};
 
 /// The browsers of a user, by their ids.
@@ -34,6 +34,31 @@ fn plain(error: KeptError) -> StoreError {
     }
 }
 
+/// The push service that an order goes to, by its origin; `None` if it will go nowhere.
+///
+/// # Errors
+/// [`StoreError`].
+pub(super) async fn service(
+    gateway: &Gateway,
+    store: &SharedStore,
+    order: &Order,
+) -> Result<Option<String>, StoreError> {
+    let devices = kept::devices(&**store, &order.user_id).await;
+    let devices = devices.map_err(plain)?;
+    let origin = || {
+        let policy = gateway.pusher.as_ref()?.policy();
+        let endpoint = &meant(&devices, order)?.subscription.endpoint;
+        Some(policy.check(endpoint).ok()?.origin())
+    };
+    Ok(origin())
+}
+
+fn meant<'a>(devices: &'a Devices, order: &Order) -> Option<&'a Device> {
+    let is_meant = |id: &str| Some(id) == order.device.as_deref();
+    let mut devices = devices.iter(Timestamp::now());
+    devices.find(|device| is_meant(&device.subscription.id()))
+}
+
 /// Sends an order.
 pub(super) async fn send(
     gateway: &Gateway,
@@ -48,9 +73,7 @@ pub(super) async fn send(
         Ok(devices) => devices,
         Err(error) => return super::store_away(&plain(error)),
     };
-    let mut devices = devices.iter(Timestamp::now());
-    let is_meant = |id: &str| Some(id) == order.device.as_deref();
-    let Some(device) = devices.find(|device| is_meant(&device.subscription.id())) else {
+    let Some(device) = meant(&devices, order) else {
         return Outcome::Gone("the browser has given its subscription up".to_owned());
     };
     let subscription = &device.subscription;
