@@ -29,7 +29,7 @@ idle-memory: ## Measure what 10,000 idle connections cost the notifier (release 
 
 bench: ## Measure against the peers (release build, an hour; see bench/README.md)
 	cargo build --release -p bellhop-bench
-	@for scenario in worker fanout idle accept latency stored resume; do \
+	@for scenario in worker fanout idle accept latency stored resume deliver alerts; do \
 	    target/release/bellhop-bench $$scenario || exit 1; echo; done
 
 lint: ## Only format, lints, documentation and scripts

@@ -3,6 +3,7 @@
 //! A scenario starts what it measures as processes of their own, on a broker of its own, several
 //! rounds interleaved, and ends in one [`report::Report`].
 
+mod away;
 mod broker;
 mod machine;
 mod place;
@@ -80,6 +81,20 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Pushes and mails to people who are away, and what they cost
+    Deliver {
+        #[command(flatten)]
+        options: away::DeliverOptions,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// A storm of alerts, told within the rate
+    Alerts {
+        #[command(flatten)]
+        options: away::AlertsOptions,
+        #[command(flatten)]
+        output: Output,
+    },
     /// What a scenario starts as a process of its own
     #[command(hide = true)]
     Act {
@@ -105,6 +120,8 @@ enum Part {
     Worker(worker::Part),
     #[command(flatten)]
     Realtime(realtime::Part),
+    #[command(flatten)]
+    Away(away::Part),
 }
 
 #[tokio::main]
@@ -129,6 +146,10 @@ async fn main() -> ExitCode {
         Command::Resume { options, output } => {
             (until_signal(realtime::resume(&options)).await, output)
         }
+        Command::Deliver { options, output } => {
+            (until_signal(away::deliver(&options)).await, output)
+        }
+        Command::Alerts { options, output } => (until_signal(away::alerts(&options)).await, output),
         Command::Act { part } => return act(part).await,
     };
     match measured {
@@ -141,6 +162,7 @@ async fn act(part: Part) -> ExitCode {
     let done = match part {
         Part::Worker(part) => worker::act(part).await,
         Part::Realtime(part) => realtime::act(part).await,
+        Part::Away(part) => away::act(part).await,
     };
     done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
 }

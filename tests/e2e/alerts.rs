@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bellhop_common::config::Secret;
 use bellhop_notifier::NotifierConfig;
+use bellhop_tests::alerts::count;
 use bellhop_tests::mattermost::{Mattermost, Mode, Post, mentions};
 use bellhop_tests::stack::{PATIENCE, Running, Stack};
 use bellhop_worker::Registry;
@@ -32,14 +33,6 @@ pub(crate) fn config(stack: &Stack, double: &Mattermost) -> NotifierConfig {
     config.alerts.group_wait.0 = Duration::from_millis(200);
     config.alerts.group_interval.0 = Duration::from_millis(500);
     config
-}
-
-/// How many alerts a post tells.
-pub(crate) fn count(post: &Post) -> u64 {
-    let fields = post.attachments[0].fields.iter().flatten().flatten();
-    let count = fields.filter(|field| field.title == "Count");
-    let mut count = count.filter_map(|field| field.value.as_str()?.parse().ok());
-    count.next().unwrap_or(1)
 }
 
 /// The posts, once they tell so many alerts.

@@ -14,6 +14,7 @@
     reason = "this is test code: a panic is how it reports"
 )]
 
+pub mod alerts;
 pub mod backend;
 pub mod balancer;
 pub mod broker;
@@ -31,5 +32,6 @@ pub mod rabbit;
 pub mod random;
 pub mod redis;
 pub mod relay;
+pub mod smtp;
 pub mod stack;
 pub mod watch;

@@ -50,16 +50,20 @@ impl Confirmed {
 
     /// Publishes the event of a number for a user.
     pub(crate) async fn publish(&mut self, user: &str, number: u32) -> anyhow::Result<()> {
+        let (_, body) = event(number);
+        self.put(&format!("stored.user.{user}.note"), &body).await
+    }
+
+    /// Publishes an event.
+    pub(crate) async fn put(&mut self, key: &str, body: &[u8]) -> anyhow::Result<()> {
         if self.waiting.len() >= WINDOW {
             self.confirm_one().await?;
         }
-        let key = format!("stored.user.{user}.note");
         let properties = BasicProperties::default().with_delivery_mode(2);
         let (exchange, options) = (self.exchange.as_str(), BasicPublishOptions::default());
-        let (_, body) = event(number);
         let publishing =
             self.channel
-                .basic_publish(exchange.into(), key.into(), options, &body, properties);
+                .basic_publish(exchange.into(), key.into(), options, body, properties);
         let confirm = timeout(PATIENCE, publishing)
             .await
             .context("an event was not taken")??;

@@ -3,9 +3,9 @@
 mod accept;
 mod bare;
 mod client;
-mod confirmed;
+pub(crate) mod confirmed;
 mod fanout;
-mod figures;
+pub(crate) mod figures;
 mod idle;
 mod latency;
 mod limits;
@@ -17,7 +17,7 @@ mod scene;
 mod servers;
 mod storage;
 mod stored;
-mod token;
+pub(crate) mod token;
 
 use std::path::PathBuf;
 

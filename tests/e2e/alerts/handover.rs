@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use bellhop_tests::alerts::{count, failure};
 use bellhop_tests::mattermost::{Mattermost, Mode};
 use bellhop_tests::program::Program;
 use bellhop_tests::stack::{PATIENCE, Stack};
 use rustix::process::Signal;
 
-use super::crowd::failure;
-use super::{config, count, wait_until_told};
+use super::{config, wait_until_told};
 
 const FAILED: &str = "stored.user.ann.task.status_changed.failed";
 

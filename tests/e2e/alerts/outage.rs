@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use bellhop_notifier::RouteConfig;
+use bellhop_tests::alerts::{failure, failure_at};
 use bellhop_tests::broker::OwnBroker;
 use bellhop_tests::mattermost::Mattermost;
 use bellhop_tests::stack::{PATIENCE, Stack, http};
 use tokio::time::sleep;
 
 use super::config;
-use super::crowd::{failure, failure_at};
 
 const FAILED: &str = "stored.user.ann.task.status_changed.failed";
 

@@ -1,13 +1,13 @@
 //! Routes, teams, and what is over.
 
 use bellhop_notifier::RouteConfig;
+use bellhop_tests::alerts::failure;
 use bellhop_tests::mattermost::{HOME, Mattermost};
 use bellhop_tests::stack::{PATIENCE, Stack, http};
 use serde_json::json;
 use uuid::Uuid;
 
 use super::config;
-use super::crowd::failure;
 
 fn event(data: &serde_json::Value) -> String {
     let (id, now) = (Uuid::now_v7(), jiff::Timestamp::now());

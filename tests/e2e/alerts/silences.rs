@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use bellhop_tests::alerts::failure;
 use bellhop_tests::mattermost::{Mattermost, Mode};
 use bellhop_tests::stack::{PATIENCE, Running, Stack, admin_token, http, token};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::crowd::failure;
 use super::{config, wait_until_told};
 
 const FAILED: &str = "stored.user.ann.task.status_changed.failed";

@@ -13,8 +13,8 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -97,6 +97,7 @@ struct Shared {
     mode: watch::Sender<Mode>,
     requests: watch::Sender<usize>,
     posts: watch::Sender<Vec<Post>>,
+    times: Mutex<Vec<Instant>>,
 }
 
 impl Drop for Mattermost {
@@ -126,6 +127,7 @@ impl Mattermost {
             mode: watch::Sender::default(),
             requests: watch::Sender::default(),
             posts: watch::Sender::default(),
+            times: Mutex::default(),
         });
         let state = Arc::clone(&shared);
         let routes = warp::method()
@@ -167,6 +169,12 @@ impl Mattermost {
     #[must_use]
     pub fn posts(&self) -> Vec<Post> {
         self.shared.posts.borrow().clone()
+    }
+
+    /// When each request with posts was accepted.
+    #[must_use]
+    pub fn times(&self) -> Vec<Instant> {
+        self.shared.times.lock().unwrap().clone()
     }
 
     /// How many requests came in so far, to whatever path and whatever became of them.
@@ -279,6 +287,7 @@ impl Shared {
             .accept(hook_id, media_type.unwrap_or_default(), body)
         {
             Ok(posts) => {
+                self.times.lock().unwrap().push(Instant::now());
                 self.posts.send_modify(|all| all.extend(posts));
                 reply(StatusCode::OK, "text/plain", "ok")
             }
