@@ -19,6 +19,9 @@ pub(crate) const SENT: &str = "sent";
 /// The entry of what is to be sent and was not tried yet.
 pub(crate) const ORDERED: &str = "ordered";
 
+/// The entry of what a digest does not show, but counts among those that there are besides.
+pub(crate) const SUMMARISED: &str = "summarised";
+
 /// The longest reason that is kept, in bytes. It may quote a stranger's server.
 const DETAIL_MAX: usize = 256;
 
@@ -35,7 +38,7 @@ pub(crate) struct Attempt<'a> {
     /// Where it was sent: the id of a push subscription, the name of a webhook. Not an address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) recipient: Option<&'a str>,
-    /// How it ended: `ordered` (not tried yet), `sent`, `retrying`, `refused`, `failed`, or why it was not made.
+    /// How it ended: `ordered` (not tried yet), `summarised`, `sent`, `retrying`, `refused`, `failed`, or why it was not made.
     pub(crate) outcome: &'a str,
     /// Which attempt, from 1.
     #[serde(rename = "attempt", skip_serializing_if = "Option::is_none")]
@@ -168,7 +171,7 @@ pub(crate) async fn was_ordered(
     let entries = entries(store, event_id).await?;
     Ok(entries.iter().any(|entry| {
         let is_same = entry.channel == channel && entry.recipient.as_deref() == recipient;
-        is_same && entry.outcome == ORDERED
+        is_same && matches!(entry.outcome.as_str(), ORDERED | SUMMARISED)
     }))
 }
 

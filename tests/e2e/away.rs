@@ -1,5 +1,6 @@
 //! People who are away: what nobody has seen is sent after them, once, and not what was seen.
 
+mod digests;
 mod fairness;
 mod trouble;
 

@@ -1,4 +1,5 @@
-//! What a digest has: everything that is not read since the one before.
+//! What a digest stands for: everything that is not read since the one before. It shows the newest, and
+//! says how many more there are.
 
 use bellhop_common::wire::Event;
 use serde::{Deserialize, Serialize};
@@ -14,8 +15,8 @@ use crate::streams::catch_up::within;
 /// How many events one mail or push stands for.
 pub(super) const MOST_IN_ONE: usize = 50;
 
-/// How many unread events are looked at.
-const LOOKED_AT: u32 = 200;
+/// How many unread events are read from the store at once.
+const PAGE: u32 = 200;
 
 /// How far the last digest of a user went.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -24,9 +25,10 @@ struct Last {
     seq: u64,
 }
 
-/// What a digest has.
+/// What a digest stands for.
+#[derive(Debug, Default)]
 pub(super) struct Digest {
-    /// The oldest first.
+    /// The newest first.
     pub(super) events: Vec<Ordered>,
     /// Everything up to here is dealt with.
     pub(super) up_to: u64,
@@ -68,46 +70,52 @@ pub(super) async fn remember(
     Ok(())
 }
 
-/// What is not read, above a number, the newest first.
-pub(super) async fn unread(
+/// All that is not read above a number, of the categories that are wanted in this digest.
+pub(super) async fn collect(
     store: &SharedStore,
     user_id: &str,
     above: u64,
-) -> Result<Vec<InboxEntry>, StoreError> {
-    let query = InboxQuery {
-        before: None,
-        unread_only: true,
-        archived: false,
-        limit: LOOKED_AT,
-    };
-    let mut found = within(store.inbox(user_id.to_owned(), query)).await?;
-    found.retain(|entry| entry.seq > above);
-    Ok(found)
+    (config, wishes): (&EscalationConfig, &Preferences),
+    which: MailChoice,
+) -> Result<Digest, StoreError> {
+    let mut digest = Digest::default();
+    let mut before = None;
+    loop {
+        let query = InboxQuery {
+            before,
+            unread_only: true,
+            archived: false,
+            limit: PAGE,
+        };
+        let found = within(store.inbox(user_id.to_owned(), query)).await?;
+        let page = found.len();
+        let new = found.into_iter().take_while(|entry| entry.seq > above);
+        let new: Vec<_> = new.collect();
+        digest.up_to = digest.up_to.max(new.first().map_or(0, |newest| newest.seq));
+        before = new.last().map(|oldest| oldest.seq);
+        let is_last = new.len() < page || page < PAGE as usize;
+        let wanted = new
+            .iter()
+            .filter_map(|entry| wanted(entry, config, wishes, which));
+        digest.events.extend(wanted);
+        if is_last {
+            return Ok(digest);
+        }
+    }
 }
 
-/// Those whose category is wanted in this digest; the newest, if they are too many.
-pub(super) fn collect(
-    found: Vec<InboxEntry>,
+fn wanted(
+    entry: &InboxEntry,
     config: &EscalationConfig,
     wishes: &Preferences,
     which: MailChoice,
-) -> Digest {
-    let up_to = found.first().map_or(0, |newest| newest.seq);
-    let mut events: Vec<_> = found
-        .into_iter()
-        .filter_map(|entry| {
-            let event = Event::parse(&entry.body).ok()?;
-            let topic = super::topic_of(&event);
-            let category = config.of(&topic)?;
-            let is_mailed = category.mail_after.is_some();
-            let is_wanted = is_mailed && mail_choice(category, wishes) == which;
-            is_wanted.then_some(Ordered {
-                seq: entry.seq,
-                id: event.id,
-            })
-        })
-        .take(MOST_IN_ONE)
-        .collect();
-    events.reverse();
-    Digest { events, up_to }
+) -> Option<Ordered> {
+    let event = Event::parse(&entry.body).ok()?;
+    let category = config.of(&super::topic_of(&event))?;
+    let is_mailed = category.mail_after.is_some();
+    let is_wanted = is_mailed && mail_choice(category, wishes) == which;
+    is_wanted.then_some(Ordered {
+        seq: entry.seq,
+        id: event.id,
+    })
 }

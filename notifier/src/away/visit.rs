@@ -14,7 +14,7 @@ use super::preferences::{MailChoice, Preferences, preferences_document};
 use super::seen::Look;
 use super::{Channel, DIGEST};
 use crate::deliver::{Order, Ordered, recipients};
-use crate::deliveries::{self, Attempt, ORDERED};
+use crate::deliveries::{self, Attempt, ORDERED, SUMMARISED};
 use crate::documents;
 use crate::gateway::Gateway;
 use crate::store::{AttemptRecord, Position, SharedStore, StoreError};
@@ -202,8 +202,8 @@ impl<'a> Visit<'a> {
         events.chunks(together).map(<[_]>::to_vec).collect()
     }
 
-    /// A digest has all that is not read, and not only what this message is about: what it has is
-    /// not in another.
+    /// A digest stands for all that is not read, and not only for what this message is about: what one
+    /// stands for is not in another. It shows the newest, and of the rest says how many they are.
     async fn digest(
         &self,
         which: MailChoice,
@@ -219,15 +219,27 @@ impl<'a> Visit<'a> {
             return Ok(());
         }
         let config = &self.gateway.config.escalation;
-        let found = digest::unread(self.store, self.user_id, last).await?;
-        if found.is_empty() {
+        let choices = (config, &self.wishes);
+        let found = digest::collect(self.store, self.user_id, last, choices, which).await?;
+        let Digest { events, up_to } = found;
+        if up_to == 0 {
             return Ok(());
         }
-        let Digest { events, up_to } = digest::collect(found, config, &self.wishes, which);
-        let events = self.not_ordered(&events, None).await?;
-        if !events.is_empty() {
-            let order = self.order(None, DIGEST, events);
+        let mut shown = self.not_ordered(&events, None).await?;
+        let summarised = shown.split_off(shown.len().min(MOST_IN_ONE));
+        if !shown.is_empty() {
+            shown.reverse();
+            let more = u32::try_from(summarised.len()).unwrap_or(u32::MAX);
+            let order = Order {
+                more,
+                ..self.order(None, DIGEST, shown)
+            };
             self.place(&order, log).await?;
+            let attempt = Attempt {
+                order: Some(order.id),
+                ..Attempt::none(self.channel.as_str(), self.user_id, SUMMARISED, self.now)
+            };
+            log.extend(attempt.records(summarised.iter().map(|event| event.id)));
         }
         let position = Position {
             epoch: self.look.head.epoch,

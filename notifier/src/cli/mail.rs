@@ -59,6 +59,7 @@ impl Mail {
                 id: Uuid::now_v7(),
                 thread: None,
                 items: &items,
+                more: 0,
                 category: "test",
                 unsubscribe: None,
                 settings: None,

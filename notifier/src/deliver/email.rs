@@ -55,6 +55,7 @@ pub(super) async fn send(
         id: order.id,
         thread: thread.as_deref(),
         items: &items,
+        more: order.more as usize,
         category: &order.category,
         unsubscribe: unsubscribe.as_deref(),
         settings: settings.as_deref(),

@@ -33,6 +33,9 @@ pub(crate) struct Order {
     pub(crate) epoch: Epoch,
     /// Which events, the oldest first.
     pub(crate) events: Vec<Ordered>,
+    /// How many older ones it stands for besides, without their texts.
+    #[serde(default)]
+    pub(crate) more: u32,
     /// When it was first tried and not sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) since: Option<Timestamp>,
@@ -66,6 +69,7 @@ impl Order {
             digest,
             epoch,
             events,
+            more: 0,
             since: None,
         }
     }

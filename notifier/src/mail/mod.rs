@@ -50,6 +50,8 @@ pub struct Mail<'a> {
     pub thread: Option<&'a str>,
     /// One event, or several, the newest first: a digest.
     pub items: &'a [Item<'a>],
+    /// How many more there are than the items, all of them older.
+    pub more: usize,
     /// The kind of news that it is.
     pub category: &'a str,
     /// An `https` address where one request ends such mails (RFC 8058).

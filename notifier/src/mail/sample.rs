@@ -41,6 +41,7 @@ pub(super) fn mails<E>(mut each: impl FnMut(&Mail<'_>) -> Result<(), E>) -> Resu
         id: Uuid::nil(),
         thread: None,
         items: std::slice::from_ref(&bare),
+        more: 0,
         category: "sample",
         unsubscribe: None,
         settings: None,
@@ -50,6 +51,7 @@ pub(super) fn mails<E>(mut each: impl FnMut(&Mail<'_>) -> Result<(), E>) -> Resu
         name: Some("Ann"),
         thread: Some("sample"),
         items: &items,
+        more: 5,
         unsubscribe: Some(LINK),
         settings: Some(LINK),
         ..poor

@@ -159,9 +159,10 @@ fn context_of(mail: &Mail<'_>) -> Value {
         .map(|item| item_value(item, text_max))
         .collect();
     let name = mail.name.map(|name| one_line(name, WORD_MAX));
+    let all = mail.items.len() + mail.more;
     context! {
-        count => mail.items.len(),
-        more => mail.items.len() - items.len(),
+        count => all,
+        more => all - items.len(),
         items => items,
         name => name.filter(|name| !name.is_empty()),
         category => one_line(mail.category, WORD_MAX),

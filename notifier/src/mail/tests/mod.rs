@@ -66,6 +66,7 @@ fn mail<'a>(items: &'a [Item<'a>]) -> Mail<'a> {
         id: Uuid::from_u128(1),
         thread: Some("task-1"),
         items,
+        more: 0,
         category: "tasks",
         unsubscribe: Some("https://a.org/u?t=x"),
         settings: Some("https://a.org/settings"),
@@ -170,6 +171,13 @@ fn a_digest_tells_the_newest_and_how_many_more() {
     assert!(texts.text.contains("... and 10 more."), "{}", texts.text);
     assert!(texts.html.contains("30 things happened"));
     assert!(texts.html.len() < 102 * 1024, "{} bytes", texts.html.len());
+    let more = Mail {
+        more: 12,
+        ..mail(&items)
+    };
+    let texts = Templates::load(None).unwrap().render(&more).unwrap();
+    assert_eq!(texts.subject, "Report failed, and 41 more");
+    assert!(texts.text.contains("... and 22 more."), "{}", texts.text);
     let one = Templates::load(None)
         .unwrap()
         .render(&mail(&items[..1]))
