@@ -365,7 +365,8 @@ fn start_escalation(
     tasks.spawn(escalate::escalate(Arc::clone(gateway), due));
     for channel in CHANNELS {
         let queue = Source::Queue(names.deliver(channel.as_str()));
-        let orders = subscribe(queue, deliver::PREFETCH);
+        let prefetch = deliver::prefetch(channel, &gateway.config);
+        let orders = subscribe(queue, prefetch);
         tasks.spawn(deliver::deliver(Arc::clone(gateway), channel, orders));
     }
     let closed = gateway.closed.clone();

@@ -7,6 +7,7 @@ use tracing::warn;
 
 use super::engine::{Silence, State};
 use crate::store::{SharedStore, StoreError};
+use crate::streams::catch_up::within;
 
 /// The document of the open groups.
 const STATE: &str = "alerts/state";
@@ -33,7 +34,7 @@ pub(super) enum Saved {
 
 /// What is kept, and its version.
 pub(crate) async fn read_state(store: &SharedStore) -> Result<(u64, State), StoreError> {
-    let Some(document) = store.document(STATE.to_owned()).await? else {
+    let Some(document) = within(store.document(STATE.to_owned())).await? else {
         return Ok((0, State::default()));
     };
     let state = serde_json::from_slice(&document.body).unwrap_or_else(|error| {
@@ -88,7 +89,7 @@ impl Keeper {
             return Ok(Saved::Yes);
         }
         let put = store.put_document(STATE.to_owned(), self.version, body.clone());
-        if !put.await? {
+        if !within(put).await? {
             return Ok(Saved::Taken);
         }
         self.version += 1;
@@ -99,7 +100,7 @@ impl Keeper {
     /// The silences that are kept; `None` if the store does not say.
     pub(super) async fn silences(&self) -> Option<Vec<Silence>> {
         let store = self.store.as_ref()?;
-        match store.document(SILENCES.to_owned()).await {
+        match within(store.document(SILENCES.to_owned())).await {
             Ok(document) => Some(document.map_or_else(Vec::new, |document| {
                 serde_json::from_slice(&document.body).unwrap_or_default()
             })),

@@ -22,9 +22,6 @@ const PAUSE: Backoff = Backoff {
     cap: Duration::from_mins(30),
 };
 
-/// The longest that a server may ask us to wait.
-const LONGEST_PAUSE: Duration = Duration::from_hours(6);
-
 /// AMQP headers share one frame with the properties.
 const MAX_REASON_BYTES: usize = 1024;
 
@@ -104,7 +101,8 @@ async fn again(
     (number, after): (u32, Option<Duration>),
 ) {
     let pause = PAUSE.pause(number.saturating_sub(1), jitter());
-    let pause = pause.max(after.unwrap_or_default()).min(LONGEST_PAUSE);
+    // Who is asked knows how long he may ask us to wait.
+    let pause = pause.max(after.unwrap_or_default());
     put_off(gateway, delivery, order, (pause, number.saturating_add(1))).await;
 }
 

@@ -31,14 +31,25 @@ use crate::away::decision::{Stop, is_wanted, needless};
 use crate::away::preferences::{Preferences, preferences_document};
 use crate::away::seen::Look;
 use crate::away::{Channel, topic_of};
+use crate::config::NotifierConfig;
 use crate::deliveries::{self, Attempt};
 use crate::documents;
 use crate::gateway::Gateway;
 use crate::store::{SharedStore, StoreError};
 use crate::streams::retry;
 
-/// How many orders of one channel may be with us.
-pub(crate) const PREFETCH: u16 = 128;
+/// How many pushes may be with us: each waits for its place by itself.
+const PUSHES: u16 = 128;
+
+/// How many orders of a channel may be with us.
+pub(crate) fn prefetch(channel: Channel, config: &NotifierConfig) -> u16 {
+    match channel {
+        Channel::Push => PUSHES,
+        // One goes and one waits for each connection. More could wait for so long, where the server hangs,
+        // that RabbitMQ takes them back.
+        Channel::Email => u16::try_from(2 * config.mail.connections).unwrap_or(PUSHES),
+    }
+}
 
 /// How an attempt ended.
 #[derive(Debug)]
@@ -103,7 +114,7 @@ pub(crate) async fn deliver(
     });
     let at_once = match channel {
         // Each waits for a place: what has none for long must not stand before what has.
-        Channel::Push => PREFETCH.into(),
+        Channel::Push => PUSHES.into(),
         // Waiting for a connection would count against a mail's time.
         Channel::Email => gateway.config.mail.connections,
     };

@@ -23,6 +23,7 @@ use crate::alerts::engine::{Engine, Group, Holds, Rules, Silence};
 use crate::alerts::{Plan, SILENCES, read_state};
 use crate::gateway::Gateway;
 use crate::store::SharedStore;
+use crate::streams::catch_up::within;
 
 /// How often a change is tried again that another instance forestalled.
 const TRIES: u32 = 10;
@@ -153,7 +154,7 @@ fn shown(key: &str, group: &Group, holds: &Holds<'_>, rules: &Rules) -> Value {
 }
 
 async fn read(store: &SharedStore) -> Result<(u64, Vec<Silence>), ApiError> {
-    let document = store.document(SILENCES.to_owned()).await;
+    let document = within(store.document(SILENCES.to_owned())).await;
     let document = document.map_err(|error| kept::unavailable(&error))?;
     Ok(document.map_or((0, Vec::new()), |document| {
         let silences = serde_json::from_slice(&document.body).unwrap_or_default();
@@ -180,7 +181,8 @@ async fn change<T>(
         silences.retain(|silence| silence.until > now);
         let changed = change(&mut silences)?;
         let body = Bytes::from(serde_json::to_vec(&silences).unwrap_or_default());
-        let put = store.put_document(SILENCES.to_owned(), version, body).await;
+        let put = store.put_document(SILENCES.to_owned(), version, body);
+        let put = within(put).await;
         if put.map_err(|error| kept::unavailable(&error))? {
             return Ok(changed);
         }

@@ -207,6 +207,10 @@ impl Pusher {
             .no_proxy()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(TIMEOUT)
+            // Over HTTP/2 a request that is given up leaves its connection to the next, also one that
+            // something on the way has forgotten.
+            .http2_keep_alive_interval(TIMEOUT)
+            .http2_keep_alive_timeout(CONNECT_TIMEOUT)
             .build()
             .map_err(PusherError::Client)?;
         let vapid = Vapid::new(key, subject);
