@@ -3,37 +3,35 @@
 //! Each order is one message in the queue of its channel, for one recipient. What does not succeed
 //! waits on the delay ladder, so that nothing stands behind it. An order is sent once, as far as can be
 //! known: only a crash between the sending and its entry in the log sends it again, and then under
-//! the same Message-ID or topic.
+//! the same Message-ID or topic; or two notifiers that each got one of two copies.
 //!
+//! [`in_hand`]: of two copies of an order, the second waits for the first.
 //! [`places`]: which pushes go at once, so that endpoints that never answer hold up nobody else's.
-//! [`after`]: what becomes of an order's message when it was tried.
+//! [`mod@wanted`]: what of an order is still to be sent, right before it is. [`after`]: what becomes of an order's message when it was tried.
 
 mod after;
 mod email;
+mod in_hand;
 mod order;
 mod places;
 mod push;
+mod wanted;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bellhop_common::amqp::Delivery;
-use bellhop_common::wire::Event;
 use futures_util::{StreamExt as _, stream};
-use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tracing::{debug, info};
+use tracing::debug;
 
 use self::after::{again_at, bury, conclude, settle};
+use self::in_hand::InHand;
 pub(crate) use self::order::{Order, Ordered};
 use self::places::{Busy, Place, Places};
-use crate::away::decision::{Stop, is_wanted, needless};
-use crate::away::preferences::{Preferences, preferences_document};
-use crate::away::seen::Look;
-use crate::away::{Channel, topic_of};
+use self::wanted::wanted;
+use crate::away::Channel;
 use crate::config::NotifierConfig;
-use crate::deliveries::{self, Attempt};
-use crate::documents;
 use crate::gateway::Gateway;
 use crate::store::{SharedStore, StoreError};
 use crate::streams::retry;
@@ -118,10 +116,10 @@ pub(crate) async fn deliver(
         // Waiting for a connection would count against a mail's time.
         Channel::Email => gateway.config.mail.connections,
     };
-    let (gateway, places) = (&gateway, &Places::default());
+    let (gateway, with_us) = (&gateway, &WithUs::default());
     deliveries
         .for_each_concurrent(at_once, |delivery| {
-            deliver_one(gateway, channel, places, delivery)
+            deliver_one(gateway, channel, with_us, delivery)
         })
         .await;
     if let (Channel::Email, Some(mailer)) = (channel, &gateway.mailer) {
@@ -129,7 +127,14 @@ pub(crate) async fn deliver(
     }
 }
 
-async fn deliver_one(gateway: &Gateway, channel: Channel, places: &Places, delivery: Delivery) {
+/// What is under way over a channel.
+#[derive(Debug, Default)]
+struct WithUs {
+    orders: InHand,
+    places: Places,
+}
+
+async fn deliver_one(gateway: &Gateway, channel: Channel, with_us: &WithUs, delivery: Delivery) {
     let Some(streams) = &gateway.streams else {
         return;
     };
@@ -144,7 +149,9 @@ async fn deliver_one(gateway: &Gateway, channel: Channel, places: &Places, deliv
             return bury(gateway, (channel, None), delivery, ("unreadable", &reason)).await;
         }
     };
-    // Before it is looked at, because much may happen while it waits.
+    // Both before it is looked at, because much may happen while it waits.
+    let _held = with_us.orders.take(order.id).await;
+    let places = &with_us.places;
     let turn = match channel {
         Channel::Push => place(gateway, &streams.store, places, &order, &delivery).await,
         Channel::Email => Some(Ok(None)),
@@ -161,9 +168,18 @@ async fn deliver_one(gateway: &Gateway, channel: Channel, places: &Places, deliv
         }
         None => return,
     };
-    let wanted = until_known(gateway, &delivery, || {
-        wanted(gateway, &streams.store, &order)
-    });
+    attempt(gateway, &streams.store, delivery, &order, place).await;
+}
+
+/// Looks at an order once more, and sends what is still wanted of it.
+async fn attempt(
+    gateway: &Gateway,
+    store: &SharedStore,
+    delivery: Delivery,
+    order: &Order,
+    place: Option<Place<'_>>,
+) {
+    let wanted = until_known(gateway, &delivery, || wanted(gateway, store, order));
     let Some(wanted) = wanted.await else {
         return;
     };
@@ -177,9 +193,9 @@ async fn deliver_one(gateway: &Gateway, channel: Channel, places: &Places, deliv
     }
     let (order, events) = (wanted.order, wanted.events);
     let began = Instant::now();
-    let outcome = match channel {
-        Channel::Push => push::send(gateway, &streams.store, &order, &events).await,
-        Channel::Email => email::send(gateway, &streams.store, &order, &events).await,
+    let outcome = match order.channel {
+        Channel::Push => push::send(gateway, store, &order, &events).await,
+        Channel::Email => email::send(gateway, store, &order, &events).await,
     };
     let took = began.elapsed();
     if let Some(place) = place {
@@ -224,70 +240,4 @@ async fn until_known<T, F: Future<Output = Result<T, StoreError>>>(
             }
         }
     }
-}
-
-/// What of an order is still to be sent.
-struct Wanted {
-    /// The order without what is not.
-    order: Order,
-    /// The texts.
-    events: Vec<Event>,
-    /// Not before then.
-    quiet_until: Option<Timestamp>,
-}
-
-async fn wanted(
-    gateway: &Gateway,
-    store: &SharedStore,
-    order: &Order,
-) -> Result<Wanted, StoreError> {
-    let mut wanted = Wanted {
-        order: order.clone(),
-        events: Vec::with_capacity(order.events.len()),
-        quiet_until: None,
-    };
-    wanted.order.events.clear();
-    if deliveries::was_sent(store, order).await? {
-        info!(id = %order.id, "it was sent before we were stopped, and is not sent again");
-        return Ok(wanted);
-    }
-    let config = &gateway.config.escalation;
-    let wishes = documents::get(store, &preferences_document(&order.user_id)).await?;
-    let wishes: Preferences = wishes.unwrap_or_default();
-    wanted.quiet_until = wishes.quiet_until(Timestamp::now(), &config.zone());
-    let look = Look::at(gateway, store, &order.user_id).await?;
-    for ordered in &order.events {
-        let (seen, found) = look.event(order.epoch, ordered.seq).await?;
-        let event = found.and_then(|entry| Event::parse(&entry.body).ok());
-        let event = event.filter(|event| event.id == ordered.id);
-        let why = match config.named(&order.category) {
-            _ if event.is_none() => Some(if seen.is_read {
-                Stop::Read
-            } else {
-                Stop::Expired
-            }),
-            Some(category) => needless(category, seen)
-                .or_else(|| (!is_wanted(order.channel, category, &wishes)).then_some(Stop::Off)),
-            // A digest has several categories.
-            None if !seen.is_kept => Some(Stop::Expired),
-            None if seen.is_read => Some(Stop::Read),
-            None => event.as_ref().and_then(|event| {
-                let category = config.of(&topic_of(event))?;
-                (!is_wanted(order.channel, category, &wishes)).then_some(Stop::Off)
-            }),
-        };
-        match (why, event) {
-            (None, Some(event)) => {
-                wanted.order.events.push(*ordered);
-                wanted.events.push(event);
-            }
-            (why, _) => {
-                let why = why.unwrap_or(Stop::Expired).as_str();
-                let (channel, user) = (order.channel.as_str(), order.user_id.as_str());
-                let attempt = Attempt::none(channel, user, why, Timestamp::now());
-                deliveries::record(gateway, std::iter::once(ordered.id), &attempt).await;
-            }
-        }
-    }
-    Ok(wanted)
 }

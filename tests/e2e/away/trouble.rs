@@ -49,6 +49,49 @@ async fn what_is_read_before_the_next_try_is_not_sent() {
 }
 
 #[tokio::test]
+async fn an_order_that_the_broker_has_twice_is_sent_once() {
+    let scene = Scene::with(|settings| {
+        // Ordered by the test, and by nobody else.
+        settings.escalation.categories[0].push_after = Some(HumanDuration::from_secs(3600));
+    })
+    .await;
+    let device = scene.browser("ann").await.subscription().id();
+    let mut last = Uuid::nil();
+    for title in ["Twice", "Last"] {
+        let event = scene.publish("ann", "notification.created", title).await;
+        let wait = async {
+            loop {
+                let (path, none) = ("/api/inbox", Value::Null);
+                let (_, inbox) =
+                    ask(&scene.notifier, Method::GET, path, &token("ann"), &none).await;
+                if inbox["items"][0]["event"]["id"] == json!(event) {
+                    return inbox;
+                }
+            }
+        };
+        let inbox = timeout(PATIENCE, wait).await.expect("it is kept");
+        let ordered = json!([{"seq": inbox["items"][0]["seq"], "id": event}]);
+        let order = json!({"id": Uuid::now_v7(), "channel": "push", "user": "ann", "device": device,
+            "category": "news", "epoch": inbox["epoch"], "events": ordered});
+        let copies = if title == "Twice" { 4 } else { 1 };
+        for _ in 0..copies {
+            let body = order.to_string();
+            scene.rabbit.publish_to_queue("deliver.push", body).await;
+        }
+        last = event;
+    }
+    scene.logged(last, &["sent"]).await;
+    scene.rabbit.fetched("deliver.push").await;
+    scene.notifier.stop().await;
+    let titles = scene.push.messages().into_iter();
+    let titles: Vec<_> = titles
+        .map(|message| message.body["title"].clone())
+        .collect();
+    let twice = titles.iter().filter(|title| **title == "Twice").count();
+    assert_eq!(twice, 1, "{titles:?}");
+}
+
+#[tokio::test]
 async fn a_browser_that_is_gone_is_forgotten() {
     let scene = Scene::begin().await;
     let browser = scene.browser("ann").await;
