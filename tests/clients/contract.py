@@ -36,7 +36,7 @@ MUST_BE_SEEN = {
     *("task.updated task.log message.new chat.updated notification.new relayedFrame anyFrame").split(),
     *("job taskStatusChanged taskLogged messageSent chatChanged notificationCreated memberAdded memberRemoved").split(),
     *("relayed anyEvent presenceNews cancel askStatus workerReport finalState deadLetter").split(),
-    *("revocation resumed closed acked read inbox.updated bundle").split(),
+    *("revocation resumed closed acked read inbox.updated batch").split(),
 }
 
 
@@ -106,8 +106,8 @@ def listen(seen, ready):
     def take(_channel, method, properties, body):
         exchange = method.exchange.removeprefix("bellhop.")
         if exchange == "events":
-            if method.routing_key.startswith("bundle."):
-                return seen.note("bundle", {})
+            if method.routing_key.startswith("batch."):
+                return seen.note("batch", json.loads(body))
             return seen.event(method.routing_key, json.loads(body))
         if exchange == "jobs":
             return seen.note("job", json.loads(body))
@@ -182,7 +182,7 @@ def sockets(backend, seen):
     backend.send("room.r", "room.member_removed", data={"user_id": "bob"})
     backend.send("room.r", "room.member_added", data={"user_id": "bob"})
     backend.send("user.ann", "notification.created", klass="stored", data={"title": "Kept"})
-    seen.until(lambda: "bundle" in seen.counts, "a stored event")
+    seen.until(lambda: "batch" in seen.counts, "a stored event")
     ann.send({"type": "ack", "seq": 1, "id": "ack"})
     ann.send({"type": "read", "up_to": 1, "id": "read"})
     ann.send({"type": "resume", "streams": [{"audience": "all", "epoch": "0", "seq": 0}], "id": "resume"})
