@@ -2,6 +2,7 @@
 //!
 //! Each test prints the seed that repeats its choices, and what it saw.
 
+mod disk;
 mod groups;
 mod streams;
 

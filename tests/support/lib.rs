@@ -21,6 +21,7 @@ pub mod broker;
 pub mod chaos;
 pub mod client;
 pub mod crowd;
+pub mod disk;
 pub mod event_stream;
 pub mod issuer;
 pub mod keys;

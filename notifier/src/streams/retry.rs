@@ -21,7 +21,7 @@ pub(crate) fn warn_of(error: &StoreError, failures: u32, waiting: usize) {
     let cause = std::error::Error::source(error).map(ToString::to_string);
     let cause = cause.unwrap_or_default();
     // Not with each attempt, for hours.
-    if failures < 3 || failures.is_multiple_of(20) {
+    if failures.is_multiple_of(20) {
         warn!(%error, cause, waiting, "events cannot be kept, and wait in RabbitMQ");
     }
 }
