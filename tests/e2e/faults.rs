@@ -4,6 +4,7 @@
 
 mod disk;
 mod groups;
+mod kills;
 mod streams;
 
 use std::time::{Duration, Instant};

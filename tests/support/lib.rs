@@ -35,4 +35,5 @@ pub mod redis;
 pub mod relay;
 pub mod smtp;
 pub mod stack;
+pub mod store_plan;
 pub mod watch;

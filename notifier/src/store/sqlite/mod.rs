@@ -32,8 +32,9 @@ pub struct Sqlite {
     retention: Retention,
     epoch: Epoch,
     names: Names,
-    writes: Lane,
+    // Closed first: the last to close empties the log into the file, and one that only reads cannot.
     reads: Lane,
+    writes: Lane,
 }
 
 impl Sqlite {

@@ -49,6 +49,18 @@ fn events(count: usize) -> Vec<NewEvent> {
 }
 
 #[tokio::test]
+async fn a_store_that_was_closed_is_one_file() {
+    let folder = Folder::new();
+    let path = folder.file("store.db");
+    let store = Sqlite::open(&path, RETENTION).unwrap();
+    store.append(events(20), Timestamp::now()).await.unwrap();
+    drop(store);
+    let left = std::fs::read_dir(&folder.0).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(left, [path]);
+}
+
+#[tokio::test]
 async fn a_file_that_is_opened_again_goes_on() {
     let folder = Folder::new();
     let path = folder.file("store.db");
