@@ -120,7 +120,7 @@ pub(crate) async fn keep(gateway: &Gateway, records: Vec<AttemptRecord>) {
     if records.is_empty() {
         return;
     }
-    let kept = within(streams.store.log_attempts(records, Timestamp::now())).await;
+    let kept = within(streams.store.log_attempts(records, gateway.clock.forward())).await;
     if let Err(error) = kept {
         warn!(%error, "attempts to deliver are not in the log");
     }

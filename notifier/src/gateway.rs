@@ -11,6 +11,7 @@ use crate::admission::Admission;
 use crate::auth::Verifier;
 use crate::away::contacts::Contacts;
 use crate::away::unsubscribe::Unsubscribe;
+use crate::clock::Clock;
 use crate::config::NotifierConfig;
 use crate::directory::Directory;
 use crate::hub::Hub;
@@ -49,6 +50,8 @@ pub(crate) struct Gateway {
     pub(crate) streams: Option<Streams>,
     /// Addresses that tokens say, on their way to the store.
     pub(crate) contacts: Contacts,
+    /// For what is kept.
+    pub(crate) clock: Clock,
     /// Signs the links in mails.
     pub(crate) unsubscribe: Unsubscribe,
     /// Where nothing is kept: what was shown lately.

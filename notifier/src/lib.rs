@@ -22,6 +22,7 @@ mod admission;
 pub mod alerts;
 pub mod auth;
 mod away;
+mod clock;
 mod config;
 mod delay;
 mod deliver;

@@ -26,6 +26,7 @@ use crate::auth::{Issuer, IssuerError, KeyError, Verifier};
 use crate::away::contacts::{self, Contacts};
 use crate::away::unsubscribe::Unsubscribe;
 use crate::away::{CHANNELS, Channel, escalate};
+use crate::clock::Clock;
 use crate::config::{
     AuthMode, MAX_INSTANCE_BYTES, MailConfig, NotifierConfig, PushConfig, StoreKind,
 };
@@ -250,6 +251,7 @@ impl Parts {
             pusher: self.pusher,
             mailer: self.mailer,
             contacts: Contacts::new(),
+            clock: Clock::start(),
             unsubscribe: Unsubscribe::default(),
             recent: Recent::default(),
             stop,

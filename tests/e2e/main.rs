@@ -18,6 +18,7 @@ mod board;
 mod broker_away;
 mod cancel;
 mod celery;
+mod clock;
 mod command_line;
 mod connected;
 mod connections;

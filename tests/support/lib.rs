@@ -23,6 +23,7 @@ pub mod client;
 pub mod crowd;
 pub mod disk;
 pub mod event_stream;
+pub mod faked_time;
 pub mod issuer;
 pub mod keys;
 #[path = "mattermost/mod.rs"]

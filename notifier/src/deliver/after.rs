@@ -36,7 +36,7 @@ pub(super) async fn conclude(
     let number = attempt_of(&delivery);
     let now = Timestamp::now();
     let since = order.since.unwrap_or(now);
-    let too_late = now.duration_since(since) > give_up_after(gateway);
+    let too_late = gateway.clock.unhurried().duration_since(since) > give_up_after(gateway);
     let (word, detail) = match &outcome {
         Outcome::Sent => (SENT, None),
         Outcome::Again { reason, .. } if too_late => ("failed", Some(reason)),

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use bellhop_common::amqp::Delivery;
 use bellhop_common::wire::{Event, EventKey};
-use jiff::Timestamp;
 use metrics::counter;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -94,7 +93,13 @@ async fn put(gateway: &Gateway, newest: Newest, last: &Delivery) -> bool {
     let tasks: Vec<_> = newest.0.into_values().collect();
     let mut failures = 0;
     loop {
-        match within(streams.store.put_tasks(tasks.clone(), Timestamp::now())).await {
+        match within(
+            streams
+                .store
+                .put_tasks(tasks.clone(), gateway.clock.forward()),
+        )
+        .await
+        {
             Ok(()) => {
                 if failures > 0 {
                     warn!("the store works again");

@@ -37,7 +37,7 @@ pub(super) async fn put_off(
     last: Option<&Delivery>,
 ) -> bool {
     // Up, or it would come back a moment too early.
-    let left = Timestamp::now().duration_until(due).as_secs() + 1;
+    let left = gateway.clock.forward().duration_until(due).as_secs() + 1;
     let left = Duration::from_secs(u64::try_from(left).unwrap_or_default());
     let mut message = Message {
         body: delivery.body.clone(),

@@ -6,10 +6,9 @@ use std::time::Duration;
 use bellhop_common::amqp::Lock;
 use bellhop_common::config::Secret;
 use bellhop_common::telemetry::{Component, Health};
-use jiff::{SignedDuration, Timestamp};
 use metrics::counter;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
@@ -85,17 +84,12 @@ async fn sweep(gateway: Arc<Gateway>, closed: CancellationToken) {
     let Some(streams) = &gateway.streams else {
         return;
     };
-    // A clock that is set forward while we run must not make everything too old.
-    let (began, clock) = (Timestamp::now(), Instant::now());
     loop {
         tokio::select! {
             () = sleep(SWEEP_EVERY) => {}
             () = closed.cancelled() => return,
         }
-        let elapsed = SignedDuration::try_from(clock.elapsed()).unwrap_or_default();
-        let Ok(now) = began.saturating_add(elapsed) else {
-            continue;
-        };
+        let now = gateway.clock.unhurried();
         while !closed.is_cancelled() {
             match streams.store.sweep(now).await {
                 Ok(Swept {

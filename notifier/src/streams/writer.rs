@@ -145,7 +145,7 @@ async fn tell_each(gateway: &Gateway, mut batches: mpsc::Receiver<Batch>) {
 
 /// What of a batch is for now; the rest waits elsewhere. `None` if the broker delivers it again.
 async fn sort(gateway: &Gateway, batch: &[Delivery]) -> Option<Vec<Incoming>> {
-    let now = Timestamp::now();
+    let now = gateway.clock.forward();
     let mut incoming = Vec::with_capacity(batch.len());
     for delivery in batch {
         match read(delivery, now) {
@@ -262,7 +262,7 @@ async fn keep_all(
     let mut failures = 0;
     loop {
         let events = incoming.iter().map(|one| one.event.clone()).collect();
-        match streams.store.append(events, Timestamp::now()).await {
+        match streams.store.append(events, gateway.clock.forward()).await {
             Ok(kept) => {
                 if failures > 0 {
                     warn!("the store works again");
