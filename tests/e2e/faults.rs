@@ -5,6 +5,7 @@
 mod disk;
 mod groups;
 mod kills;
+mod networks;
 mod streams;
 
 use std::time::{Duration, Instant};

@@ -28,6 +28,7 @@ pub mod issuer;
 pub mod keys;
 #[path = "mattermost/mod.rs"]
 pub mod mattermost;
+pub mod netns;
 pub mod program;
 pub mod push;
 pub mod rabbit;

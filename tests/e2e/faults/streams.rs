@@ -1,6 +1,7 @@
 //! Notifiers, the broker and the store die while stored events come and clients come and go: every
 //! client ends with every event once, in order, by its own log.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -24,14 +25,14 @@ use uuid::Uuid;
 const PATIENCE: Duration = Duration::from_mins(5);
 
 /// The full number is that of the issue: 20,000 events for 200 users take a minute.
-fn size() -> (u64, u64) {
+pub(super) fn size() -> (u64, u64) {
     let events = std::env::var("BELLHOP_TEST_EVENTS").ok();
     let events: u64 = events.map_or(3000, |events| events.parse().unwrap());
     (events, (events / 100).clamp(10, 200))
 }
 
 /// Where notifiers listen now.
-type Ports = Arc<Mutex<Vec<u16>>>;
+pub(super) type Places = Arc<Mutex<Vec<SocketAddr>>>;
 
 /// What one user was shown: number and data, in the order it came.
 #[derive(Debug, Default)]
@@ -74,24 +75,23 @@ impl Log {
 }
 
 /// A user whose client comes and goes until it has seen `count` events.
-async fn live(user: String, count: u64, ports: Ports, mut random: Random) -> Log {
+async fn live(user: String, count: u64, places: Places, mut random: Random) -> Log {
     let mut log = Log::default();
     let bearer = format!("Bearer {}", token(&user));
     let end = Instant::now() + PATIENCE;
     while (log.shown.len() as u64) < count && Instant::now() < end {
-        let port = {
-            let ports = ports.lock().unwrap();
-            let index = random.below(ports.len().max(1) as u64);
-            ports.get(usize::try_from(index).unwrap()).copied()
+        let place = {
+            let places = places.lock().unwrap();
+            let index = random.below(places.len().max(1) as u64);
+            places.get(usize::try_from(index).unwrap()).copied()
         };
-        let Some(port) = port else {
+        let Some(address) = place else {
             sleep(Duration::from_millis(50)).await;
             continue;
         };
         let path = log
             .since()
             .map_or("/ws".to_owned(), |since| format!("/ws?since={since}"));
-        let address = ([127, 0, 0, 1], port).into();
         let request = request(address, &path, &[("authorization", &bearer)]);
         let opening = timeout(Duration::from_secs(10), Client::try_open(request));
         let Ok(Ok(mut client)) = opening.await else {
@@ -176,9 +176,9 @@ fn report(events: u64, users: usize, connections: u64, troubles: u64, began: Ins
 }
 
 /// Runs everything while `trouble` makes trouble; checks every log.
-async fn run<T: Future<Output = u64>>(
+pub(super) async fn run<T: Future<Output = u64>>(
     stack: &Stack,
-    ports: &Ports,
+    places: &Places,
     random: &mut Random,
     trouble: impl FnOnce(Arc<AtomicBool>, Random) -> T,
 ) -> u64 {
@@ -188,7 +188,7 @@ async fn run<T: Future<Output = u64>>(
     let over = Arc::new(AtomicBool::new(false));
     let living = users.iter().map(|user| {
         let random = Random::seeded(random.number());
-        tokio::spawn(live(user.clone(), each, Arc::clone(ports), random))
+        tokio::spawn(live(user.clone(), each, Arc::clone(places), random))
     });
     let living: Vec<_> = living.collect();
     let producing = produce(stack, &users, each, Random::seeded(random.number()));
@@ -244,11 +244,11 @@ async fn the_notifier_that_writes_is_killed() {
     let mut random = Random::of_test();
     let stack = Stack::shared();
     let settings = settings(&stack);
-    let (mut programs, ports) = two(&stack, &settings).await;
-    let (shared, held) = (Arc::clone(&ports), stack.clone());
+    let (mut programs, places) = two(&stack, &settings).await;
+    let (shared, held) = (Arc::clone(&places), stack.clone());
     let lost = run(
         &stack,
-        &ports,
+        &places,
         &mut random,
         async move |over, mut random| {
             let mut killed = 0;
@@ -259,7 +259,7 @@ async fn the_notifier_that_writes_is_killed() {
                 programs[index].ended().await;
                 killed += 1;
                 let again = start(&held, &settings, ["one", "two"][index]).await;
-                shared.lock().unwrap()[index] = again.port;
+                shared.lock().unwrap()[index] = again.address();
                 programs[index] = again;
             }
             killed
@@ -275,11 +275,11 @@ async fn the_only_notifier_is_killed_and_goes_on_with_its_file() {
     let stack = Stack::shared();
     let settings = vec!["websocket.drain_window=0s".to_owned()];
     let mut program = start(&stack, &settings, "one").await;
-    let ports: Ports = Arc::new(Mutex::new(vec![program.port]));
-    let (shared, held) = (Arc::clone(&ports), stack.clone());
+    let places: Places = Arc::new(Mutex::new(vec![program.address()]));
+    let (shared, held) = (Arc::clone(&places), stack.clone());
     let lost = run(
         &stack,
-        &ports,
+        &places,
         &mut random,
         async move |over, mut random| {
             let mut killed = 0;
@@ -289,7 +289,7 @@ async fn the_only_notifier_is_killed_and_goes_on_with_its_file() {
                 program.ended().await;
                 killed += 1;
                 program = start(&held, &settings, "one").await;
-                shared.lock().unwrap()[0] = program.port;
+                shared.lock().unwrap()[0] = program.address();
             }
             killed
         },
@@ -300,14 +300,14 @@ async fn the_only_notifier_is_killed_and_goes_on_with_its_file() {
     assert_eq!(found, Vec::<String>::new());
 }
 
-/// Two notifiers on one store, and the ports at which they listen.
-async fn two(stack: &Stack, settings: &[String]) -> ([Program; 2], Ports) {
+/// Two notifiers on one store, and the places at which they listen.
+async fn two(stack: &Stack, settings: &[String]) -> ([Program; 2], Places) {
     let programs = [
         start(stack, settings, "one").await,
         start(stack, settings, "two").await,
     ];
-    let ports = programs.iter().map(|program| program.port).collect();
-    (programs, Arc::new(Mutex::new(ports)))
+    let places = programs.iter().map(Program::address).collect();
+    (programs, Arc::new(Mutex::new(places)))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -315,12 +315,12 @@ async fn own_broker_is_killed_while_events_are_stored() {
     let mut random = Random::of_test();
     let broker = OwnBroker::started().await;
     let stack = Stack::on(broker.url());
-    let (_programs, ports) = two(&stack, &settings(&stack)).await;
+    let (_programs, places) = two(&stack, &settings(&stack)).await;
     // RabbitMQ 3.10 can lose a quorum queue that is killed within a second of being declared.
     sleep(Duration::from_secs(2)).await;
     let lost = run(
         &stack,
-        &ports,
+        &places,
         &mut random,
         async move |over, mut random| {
             let mut killed = 0;
@@ -345,10 +345,10 @@ async fn the_store_is_killed_while_events_are_stored() {
     let stack = Stack::shared();
     let mut settings = settings(&stack);
     settings.push(format!("store.url={}", redis.url()));
-    let (_programs, ports) = two(&stack, &settings).await;
+    let (_programs, places) = two(&stack, &settings).await;
     let lost = run(
         &stack,
-        &ports,
+        &places,
         &mut random,
         async move |over, mut random| {
             let mut killed = 0;
