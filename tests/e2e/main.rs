@@ -25,6 +25,7 @@ mod connections;
 mod cron;
 mod crowds;
 mod dead_letters;
+mod devices;
 mod drain;
 mod faults;
 mod follow_ups;

@@ -1,5 +1,6 @@
 //! Stored events: kept, numbered, shown once and in order, and shown to those who come back.
 
+mod long;
 mod trouble;
 
 use bellhop_notifier::StoreKind;
