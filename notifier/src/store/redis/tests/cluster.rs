@@ -15,7 +15,7 @@ async fn server() -> Arc<Server> {
     if let Some(server) = shared.upgrade() {
         return server;
     }
-    let server = Arc::new(Server::start_in_cluster("0 16383").await.server);
+    let server = Arc::new(Server::start_in_cluster(0..=16383).await.server);
     server.says("CLUSTER INFO", "cluster_state:ok").await;
     *shared = Arc::downgrade(&server);
     server
@@ -48,9 +48,9 @@ async fn the_keys_of_a_stream_are_in_one_slot() {
 
 #[tokio::test]
 async fn a_part_of_a_larger_cluster_is_refused() {
-    let one = Server::start_in_cluster("0 8000").await;
-    let other = Server::start_in_cluster("8001 16383").await;
-    let meet = format!("CLUSTER MEET 127.0.0.1 {} {}", one.port, one.bus);
+    let one = Server::start_in_cluster(0..=8000).await;
+    let other = Server::start_in_cluster(8001..=16383).await;
+    let meet = format!("CLUSTER MEET 127.0.0.1 {}", one.port);
     other.server.ask::<()>(&meet).await.unwrap();
     one.server.says("CLUSTER INFO", "cluster_size:2").await;
     let error = keep(&one.server.store(), 1).await.unwrap_err();

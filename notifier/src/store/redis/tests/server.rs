@@ -1,5 +1,6 @@
 //! Servers that go with their test.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -26,7 +27,6 @@ pub(super) struct Server {
 pub(super) struct Node {
     pub(super) server: Server,
     pub(super) port: u16,
-    pub(super) bus: u16,
 }
 
 impl Server {
@@ -70,20 +70,15 @@ impl Server {
     }
 
     /// One primary of a cluster, with a range of its slots.
-    pub(super) async fn start_in_cluster(slots: &str) -> Node {
-        let (port, bus) = (free_port(), free_port());
-        let server = Self::start(&[
-            "--port",
-            &port.to_string(),
-            "--cluster-enabled",
-            "yes",
-            "--cluster-port",
-            &bus.to_string(),
-        ])
-        .await;
-        let add = format!("CLUSTER ADDSLOTSRANGE {slots}");
+    pub(super) async fn start_in_cluster(slots: RangeInclusive<u16>) -> Node {
+        let port = free_port_of_cluster();
+        let options = ["--port", &port.to_string(), "--cluster-enabled", "yes"];
+        let server = Self::start(&options).await;
+        // One by one: `ADDSLOTSRANGE` is of Redis 7.
+        let slots: Vec<_> = slots.map(|slot| slot.to_string()).collect();
+        let add = format!("CLUSTER ADDSLOTS {}", slots.join(" "));
         server.ask::<()>(&add).await.unwrap();
-        Node { server, port, bus }
+        Node { server, port }
     }
 
     /// Waits until an answer has a text in it.
@@ -135,6 +130,17 @@ impl Drop for Server {
 fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     listener.local_addr().unwrap().port()
+}
+
+/// Nodes talk to each other at a port that is 10,000 above; only Redis 7 takes another.
+fn free_port_of_cluster() -> u16 {
+    loop {
+        let port = free_port();
+        let bus = port.checked_add(10_000);
+        if bus.is_some_and(|bus| std::net::TcpListener::bind(("127.0.0.1", bus)).is_ok()) {
+            return port;
+        }
+    }
 }
 
 fn spawn(folder: &Path, options: &[String]) -> Child {
