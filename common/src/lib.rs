@@ -8,7 +8,7 @@
 //!   [`enqueue_group`]: many that belong together. [`follow_up`]: jobs that follow an end.
 //! - [`revoke`]: tokens that are good no more, to all notifiers.
 //! - [`telemetry`]: logs, metrics, readiness. [`http`]: the pages that show them.
-//! - [`cli`], [`shutdown`], [`backoff`], [`tls`]: small things with one answer for both services.
+//! - [`cli`], [`table`], [`shutdown`], [`backoff`], [`tls`]: small things with one answer for both services.
 
 pub mod amqp;
 pub mod backoff;
@@ -21,6 +21,7 @@ pub mod follow_up;
 pub mod http;
 pub mod revoke;
 pub mod shutdown;
+pub mod table;
 pub mod telemetry;
 pub mod tls;
 pub mod unique;

@@ -1,8 +1,11 @@
 //! The commands.
 
+mod alerts;
+mod api;
 mod mail;
 mod push;
 mod revoke;
+mod silence;
 mod store;
 mod vapid;
 
@@ -65,6 +68,11 @@ enum Command {
     /// Look after the file that events are kept in
     #[command(subcommand)]
     Store(store::Store),
+    /// Have alerts held back for a while, at a notifier that runs
+    #[command(subcommand)]
+    Silence(silence::Silence),
+    /// Show what is open at a notifier that runs, and which receivers fail
+    Alerts(alerts::Alerts),
     /// Make a key for Web Push: writes the private one into a file, prints the public one
     Vapid(vapid::Vapid),
     /// See whether mails go out
@@ -113,6 +121,8 @@ impl Cli {
             }
             Command::Revoke(command) => command.run().await,
             Command::Store(command) => command.run(),
+            Command::Silence(command) => command.run().await,
+            Command::Alerts(command) => command.run().await,
             Command::Vapid(command) => command.run(),
             Command::Mail(command) => command.run().await,
             Command::Push(command) => command.run().await,

@@ -5,6 +5,7 @@ mod jobs;
 mod mistakes;
 mod query_tokens;
 mod secrets;
+mod silence;
 mod store;
 mod vapid;
 

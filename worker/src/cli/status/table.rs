@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use bellhop_common::amqp::Depth;
+use bellhop_common::table::{self, aligned};
 use bellhop_common::wire::{RunningTask, WorkerReport};
 use jiff::Timestamp;
 
@@ -23,7 +24,7 @@ pub(super) fn table(snapshot: &Snapshot) -> String {
             snapshot.waited, snapshot.prefix
         ));
     } else {
-        parts.push(aligned(workers(snapshot)));
+        parts.push(aligned(&workers(snapshot)));
     }
     if snapshot.unreadable > 0 {
         parts.push(format!(
@@ -32,11 +33,11 @@ pub(super) fn table(snapshot: &Snapshot) -> String {
         ));
     }
     parts.push("\n".into());
-    parts.push(aligned(queues(snapshot)));
+    parts.push(aligned(&queues(snapshot)));
     let tasks = tasks(snapshot);
     if tasks.len() > 1 {
         parts.push("\n".into());
-        parts.push(aligned(tasks));
+        parts.push(aligned(&tasks));
     }
     let running: u64 = snapshot.workers.iter().map(|worker| worker.running).sum();
     let hidden = running.saturating_sub(TASKS as u64);
@@ -141,41 +142,9 @@ fn tasks(snapshot: &Snapshot) -> Vec<Row> {
     rows
 }
 
-/// Columns as wide as their widest cell, two spaces apart.
-fn aligned(rows: Vec<Row>) -> String {
-    let columns = rows.first().map_or(0, Vec::len);
-    let widths: Vec<usize> = (0..columns)
-        .map(|column| {
-            let cells = rows.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-        })
-        .collect();
-    let mut text = String::new();
-    for row in rows {
-        let cells = row.iter().zip(&widths);
-        let line: Vec<_> = cells
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
-        text.push_str(line.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
-}
-
-/// What others chose, fit for a terminal: nothing that steers it, and not too long.
+/// What others chose, fit for a terminal.
 fn clean(text: &str) -> String {
-    let steers =
-        |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let mut clean: String = text
-        .chars()
-        .take(WIDEST)
-        .map(|c| if steers(c) { '\u{fffd}' } else { c })
-        .collect();
-    if text.chars().nth(WIDEST).is_some() {
-        clean.pop();
-        clean.push('…');
-    }
-    clean
+    table::clean(text, WIDEST)
 }
 
 fn or_dash(text: String) -> String {
