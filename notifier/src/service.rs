@@ -169,7 +169,8 @@ fn topology(names: &Names, alerting: Option<&Alerting>, config: &NotifierConfig)
     let base = Topology::base(names);
     let mut topology = base.with_revocations(names).with_deferral(names);
     if let Some(alerting) = alerting {
-        topology = topology.with_alerts(names, &alerting.plan.patterns());
+        let patterns = [alerting.plan.patterns(), vec![alerts::TURN]].concat();
+        topology = topology.with_alerts(names, &patterns);
     }
     if config.escalation.is_on() {
         topology = topology.with_escalation(names, &CHANNELS.map(Channel::as_str));

@@ -108,6 +108,8 @@ def listen(seen, ready):
         if exchange == "events":
             if method.routing_key.startswith("batch."):
                 return seen.note("batch", json.loads(body))
+            if method.routing_key == "alerts.turn":
+                return seen.note("alertsTurn", {})
             return seen.event(method.routing_key, json.loads(body))
         if exchange == "jobs":
             return seen.note("job", json.loads(body))

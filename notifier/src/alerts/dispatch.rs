@@ -4,8 +4,7 @@
 //! post the state says that it is under way, after it that it is in. So whoever goes on after a crash
 //! repeats at most the posts that were under way, and marks them.
 //!
-//! The queue has one active consumer. What is open without anything new in the queue is found by the
-//! document: if its version stands still, nobody looks after it, and this instance takes it over.
+//! The queue has one active consumer, and it is the one that looks after what is open: see [`duty`].
 
 mod duty;
 
@@ -30,7 +29,7 @@ use super::outage::Outage;
 use super::receipts::Receipts;
 use super::receivers::Alerting;
 use super::state::{Keeper, Saved};
-use super::{PREFETCH, PostError, retry_pause};
+use super::{PREFETCH, PostError, TURN, retry_pause};
 use crate::deliveries::{self, Attempt, SENT};
 use crate::gateway::Gateway;
 use crate::metric;
@@ -154,6 +153,10 @@ impl Dispatcher {
         let Some(engine) = &mut self.engine else {
             return;
         };
+        if delivery.routing_key == TURN {
+            // That it came was the answer.
+            return self.let_go_later(delivery, Vec::new());
+        }
         let is_durable = self.keeper.is_durable();
         let mut keys = Vec::new();
         let outcome = if engine.may_want(&delivery.routing_key) {
@@ -186,7 +189,11 @@ impl Dispatcher {
             "unrouted"
         };
         counter!(metric::ALERTS, "outcome" => outcome).increment(1);
-        if is_durable {
+        self.let_go_later(delivery, keys);
+    }
+
+    fn let_go_later(&mut self, delivery: Delivery, keys: Vec<String>) {
+        if self.keeper.is_durable() {
             self.receipts.after_save(delivery);
         } else {
             self.receipts.after_posts(delivery, keys);

@@ -20,6 +20,10 @@ mod state;
 /// How many alerts may be with us at once.
 pub(crate) const PREFETCH: u16 = 500;
 
+/// The routing key by which an instance asks whose turn it is: the question reaches whoever RabbitMQ
+/// gives the queue to.
+pub(crate) const TURN: &str = "alerts.turn";
+
 pub(crate) use dispatch::dispatch;
 pub use engine::Severity;
 pub use mattermost::{Mattermost, PostError, WebhookUrl, retry_pause};

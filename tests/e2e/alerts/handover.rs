@@ -1,13 +1,15 @@
 //! Whoever comes next goes on where the last one was.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bellhop_tests::alerts::{count, failure};
+use bellhop_tests::broker::setting;
 use bellhop_tests::mattermost::{Mattermost, Mode};
 use bellhop_tests::program::Program;
 use bellhop_tests::stack::{PATIENCE, Stack};
 use rustix::process::Signal;
 
+use super::silences::group_at;
 use super::{config, wait_until_told};
 
 const FAILED: &str = "stored.user.ann.task.status_changed.failed";
@@ -80,4 +82,43 @@ async fn another_notifier_goes_on_with_groups_that_wait() {
     let posts = wait_until_told(&double, 3).await;
     assert_eq!(posts.len(), 1, "{posts:?}");
     second.stop().await;
+}
+
+#[tokio::test]
+async fn another_notifier_takes_over_within_seconds_from_one_that_is_killed() {
+    let stack = Stack::shared();
+    let double = Mattermost::start().await.unwrap();
+    let webhook = format!("mattermost.webhook_url={}", double.hook_url());
+    let store = format!("store.url={}", setting("BELLHOP_TEST_REDIS_URL"));
+    let prefix = format!("store.prefix={}", stack.prefix);
+    let settings = [
+        &*webhook,
+        "store.kind=redis",
+        &*store,
+        &*prefix,
+        "alerts.group_wait=5s",
+    ];
+    // The first is the one that RabbitMQ gives the queue to.
+    let mut first = Program::start("notifier", &stack, &settings).await;
+    let second = Program::start("notifier", &stack, &settings).await;
+    let rabbit = stack.rabbit().await;
+    for n in 0..3 {
+        let failure = failure("report", &format!("failure {n}"));
+        rabbit.publish("events", FAILED, failure).await;
+    }
+    // The first has taken them: they will not come again.
+    let state = format!("http://127.0.0.1:{}/api/alerts", second.port);
+    group_at(&state, |group| group["pending"] == 3).await;
+    first.signal(Signal::KILL);
+    first.ended().await;
+    let killed = Instant::now();
+    assert!(double.posts().is_empty());
+    // Nothing is in the queue any more that would tell the second.
+    let posts = wait_until_told(&double, 3).await;
+    let took = killed.elapsed();
+    println!("taken over and told within {took:?}");
+    assert_eq!(posts.len(), 1, "{posts:?}");
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    drop(second);
+    assert_eq!(rabbit.ready("alerts").await, 0);
 }

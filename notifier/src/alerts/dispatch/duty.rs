@@ -1,15 +1,21 @@
 //! Who looks after the alerts: this instance as long as the state it saves is the one that is kept.
+//!
+//! The queue has one active consumer, and RabbitMQ names the next at once when a connection is gone, but tells nobody:
+//! whoever is the next learns it by a message. So while something is open and its state stands still, those who
+//! have it not put a question into the queue. Whoever the broker gives it to goes on.
 
 use std::time::{Duration, Instant};
 
+use bellhop_common::amqp::{Message, Route};
 use bellhop_common::backoff::{Backoff, jitter};
 use bellhop_common::telemetry::with_causes;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::sleep;
-use tracing::{info, warn};
+use tokio::time::{sleep, timeout};
+use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::{Dispatcher, LOOK, now};
+use crate::alerts::TURN;
 use crate::alerts::engine::{Engine, Shown};
 use crate::alerts::state::Saved;
 use crate::config::StoreKind;
@@ -18,7 +24,14 @@ use crate::store::StoreError;
 /// How often the instance that has the state shows that it is alive.
 const RENEW: Duration = Duration::from_secs(10);
 
-/// For how long a state may stand still before another instance takes it over.
+/// How often those who have the state not look whether anybody looks after what is open.
+const WATCH: Duration = Duration::from_secs(2);
+
+/// How long the broker may take for a question.
+const ASK: Duration = Duration::from_secs(2);
+
+/// For how long a state may stand still before another instance takes it over unasked: the broker is
+/// away, or who has it hangs.
 const ABANDONED: Duration = Duration::from_secs(35);
 
 /// Between attempts to reach the store.
@@ -149,8 +162,7 @@ impl Dispatcher {
             self.activate().await;
             return;
         }
-        let every = ABANDONED / 8;
-        if self.looked.is_some_and(|looked| looked.elapsed() < every) {
+        if self.looked.is_some_and(|looked| looked.elapsed() < WATCH) {
             return;
         }
         self.looked = Some(Instant::now());
@@ -160,12 +172,33 @@ impl Dispatcher {
             return;
         };
         let since = match self.watched {
-            Some((watched, since)) if watched == version => since,
-            _ => Instant::now(),
+            Some((watched, since)) if watched == version => Some(since),
+            _ => None,
         };
-        self.watched = Some((version, since));
-        if state.has_work() && (state.released || since.elapsed() > ABANDONED) {
+        self.watched = Some((version, since.unwrap_or_else(Instant::now)));
+        if !state.has_work() {
+            return;
+        }
+        let stands_still = since.map(|since| since.elapsed());
+        if state.released || stands_still.is_some_and(|stands| stands > ABANDONED) {
             self.activate().await;
+        } else if stands_still.is_some() && self.hears.is_up() {
+            self.ask_whose_turn_it_is().await;
+        }
+    }
+
+    async fn ask_whose_turn_it_is(&self) {
+        let exchange = self.gateway.names.events();
+        let route = Route {
+            exchange: &exchange,
+            key: TURN,
+            mandatory: false,
+        };
+        let question = Message::default();
+        match timeout(ASK, self.gateway.publisher.publish(route, &question)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%error, "nobody is asked who looks after the alerts"),
+            Err(_) => debug!("the broker takes no question who looks after the alerts"),
         }
     }
 }
