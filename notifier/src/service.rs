@@ -14,6 +14,7 @@ use bellhop_common::tls;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -144,7 +145,7 @@ pub async fn run(
     }
     let lock = streams::lock(&gateway);
     let queues = (hears, lock.clone());
-    let consumer = start_queues(&gateway, topology, alerting, queues, &health, &tasks);
+    let (consumer, posts) = start_queues(&gateway, topology, alerting, queues, &health, &tasks);
     serves.up();
     info!(
         instance = gateway.instance,
@@ -160,6 +161,10 @@ pub async fn run(
     // Requests are still answered, so that whoever balances the load hears it from us.
     serves.down();
     drain(&gateway).await;
+    if let Some(posts) = posts {
+        // What the last posts told is acknowledged over the connection that is closed next.
+        drop(timeout(LAST_WORDS, posts).await);
+    }
     stop(&gateway, consumer, tasks, publisher_task).await;
     info!("notifier stopped");
     ended
@@ -296,7 +301,7 @@ fn start_queues(
     (hears, lock): (Component, Lock),
     health: &Health,
     tasks: &TaskTracker,
-) -> Consumer {
+) -> (Consumer, Option<JoinHandle<()>>) {
     let names = &gateway.names;
     let mut subscriptions = Vec::new();
     let mut subscribe = |source, prefetch| -> mpsc::Receiver<Delivery> {
@@ -341,20 +346,21 @@ fn start_queues(
     if gateway.config.escalation.is_on() {
         start_escalation(gateway, &mut subscribe, tasks);
     }
-    if let Some(alerting) = alerting {
+    let posts = alerting.map(|alerting| {
         let waiting = subscribe(Source::Queue(names.alerts()), alerts::PREFETCH);
         let (gateway, hears) = (Arc::clone(gateway), hears.clone());
         let stop = gateway.stop.clone();
-        tasks.spawn(alerts::dispatch(gateway, alerting, waiting, hears, stop));
-    }
-    Consumer::start_locked(
+        tasks.spawn(alerts::dispatch(gateway, alerting, waiting, hears, stop))
+    });
+    let consumer = Consumer::start_locked(
         &gateway.config.amqp,
         "notifier",
         topology,
         subscriptions,
         hears,
         Some(lock),
-    )
+    );
+    (consumer, posts)
 }
 
 /// What sends to people who are away.
