@@ -2,6 +2,7 @@
 
 mod crowd;
 mod handover;
+mod holding;
 mod no_store;
 mod outage;
 mod routes;

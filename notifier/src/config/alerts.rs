@@ -164,7 +164,7 @@ pub struct RouteConfig {
 pub struct QuietConfig {
     /// `mon` to `sun`; every day if there are none.
     pub days: Vec<String>,
-    /// `22:00`.
+    /// `22:00`, or with seconds.
     pub from: String,
     /// `07:00`, on the next day if that is earlier.
     pub to: String,

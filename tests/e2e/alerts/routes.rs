@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::config;
 
-fn event(data: &serde_json::Value) -> String {
+pub(super) fn event(data: &serde_json::Value) -> String {
     let (id, now) = (Uuid::now_v7(), jiff::Timestamp::now());
     json!({"type": "disk.full", "id": id, "time": now, "data": data}).to_string()
 }

@@ -171,7 +171,7 @@ fn is_user(name: &str) -> bool {
 
 fn hours(quiet: &QuietConfig) -> Result<QuietHours, String> {
     let time = |text: &str| {
-        let time = Time::strptime("%H:%M", text);
+        let time = Time::strptime("%H:%M", text).or_else(|_| Time::strptime("%H:%M:%S", text));
         time.map_err(|_| format!("{text:?} is no time such as 22:00"))
     };
     let day = |text: &String| match text.as_str() {

@@ -52,7 +52,7 @@ fn a_whole_configuration_is_read() {
         title = "{kind} fails"
         runbook = "https://wiki.example/reports"
         flap = { changes = 4 }
-        quiet = [{ days = ["sat", "sun"], from = "22:00", to = "07:00" }]
+        quiet = [{ days = ["sat", "sun"], from = "22:00:30", to = "07:00" }]
         inhibited_by = ["broker"]
         [[alerts.routes]]
         name = "all"
