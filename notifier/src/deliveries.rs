@@ -30,7 +30,7 @@ const DETAIL_MAX: usize = 256;
 pub(crate) struct Attempt<'a> {
     /// When it ended.
     pub(crate) at: Timestamp,
-    /// `push`, `email` or `mattermost`.
+    /// `push`, `email`, `mattermost` or `slack`.
     pub(crate) channel: &'a str,
     /// Whom the event is for, if it is for a user.
     #[serde(rename = "user_id", skip_serializing_if = "Option::is_none")]

@@ -7,6 +7,7 @@ mod no_store;
 mod outage;
 mod routes;
 mod silences;
+mod slack;
 
 use std::time::{Duration, Instant};
 

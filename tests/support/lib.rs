@@ -1,5 +1,5 @@
 //! What the end-to-end tests stand on: a real broker, the two services in this process or as
-//! programs, a WebSocket client, and a double of Mattermost.
+//! programs, a WebSocket client, and doubles of Mattermost and Slack.
 #![allow(
     missing_docs,
     missing_debug_implementations,
@@ -35,6 +35,7 @@ pub mod rabbit;
 pub mod random;
 pub mod redis;
 pub mod relay;
+pub mod slack;
 pub mod smtp;
 pub mod stack;
 pub mod store_plan;

@@ -238,7 +238,13 @@ impl Dispatcher {
 
     async fn finish(&mut self, (notice, result): Done) {
         note(&self.alerting, &notice, &result);
-        log(&self.gateway, &notice, &result).await;
+        log(
+            &self.gateway,
+            self.alerting.channel(&notice.receiver),
+            &notice,
+            &result,
+        )
+        .await;
         let Some(engine) = &mut self.engine else {
             return;
         };
@@ -307,7 +313,7 @@ async fn post(alerting: Arc<Alerting>, notice: Notice) -> Done {
 }
 
 /// Puts one try to make a post into the log of deliveries, for the events that it shows.
-async fn log(gateway: &Gateway, notice: &Notice, result: &Result<(), PostError>) {
+async fn log(gateway: &Gateway, channel: &str, notice: &Notice, result: &Result<(), PostError>) {
     let Some(tally) = &notice.posting.tally else {
         return;
     };
@@ -319,7 +325,7 @@ async fn log(gateway: &Gateway, notice: &Notice, result: &Result<(), PostError>)
     let attempt = Attempt {
         recipient: Some(&notice.receiver),
         detail: detail.map(|error| with_causes(error)),
-        ..Attempt::of_team("mattermost", outcome, now())
+        ..Attempt::of_team(channel, outcome, now())
     };
     let events = tally.shown.iter().map(|shown| shown.id);
     deliveries::record(gateway, events, &attempt).await;

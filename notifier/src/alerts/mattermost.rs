@@ -124,13 +124,13 @@ pub enum SetupError {
 #[derive(Debug, thiserror::Error)]
 pub enum PostError {
     /// The server takes no more posts for now.
-    #[error("mattermost limits the rate of posts")]
+    #[error("the webhook takes no more posts for now")]
     RateLimited {
         /// How long the server asks to wait, at most an hour.
         retry_after: Option<Duration>,
     },
     /// The server, or something on the way to it, does not work. It may later.
-    #[error("mattermost is not available")]
+    #[error("the webhook is not available")]
     Unavailable {
         /// What happened instead.
         #[source]
@@ -139,7 +139,7 @@ pub enum PostError {
         retry_after: Option<Duration>,
     },
     /// The server does not want this post, and will not later either.
-    #[error("mattermost refused the post with status {status}: {reason}")]
+    #[error("the webhook refused the post with status {status}: {reason}")]
     Refused {
         /// The HTTP status, 300 to 499.
         status: u16,

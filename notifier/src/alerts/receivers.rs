@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::mattermost::{SetupError, WebhookUrlError};
 use super::plan::{Plan, address};
 use super::{Mattermost, PostError};
-use crate::config::{NotifierConfig, ReceiverConfig};
+use crate::config::{NotifierConfig, ReceiverConfig, ReceiverKind};
 use crate::metric;
 
 /// How long a receiver may take for one post.
@@ -78,6 +78,15 @@ impl Alerting {
             receivers.insert(name.clone(), receiver);
         }
         Ok(Some(Self { plan, receivers }))
+    }
+
+    /// What a receiver is, for the log of deliveries.
+    pub(super) fn channel(&self, name: &str) -> &'static str {
+        let kind = self.plan.receivers.get(name).map(|receiver| receiver.kind);
+        match kind.unwrap_or_default() {
+            ReceiverKind::Mattermost => "mattermost",
+            ReceiverKind::Slack => "slack",
+        }
     }
 
     /// Notes whether a receiver works.

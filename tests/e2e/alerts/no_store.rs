@@ -5,8 +5,8 @@ use bellhop_tests::mattermost::{Mattermost, Mode};
 use bellhop_tests::stack::{PATIENCE, Stack, admin_token, http};
 use serde_json::Value;
 
-use super::crowd::failure;
 use super::{config, wait_until_told};
+use bellhop_tests::alerts::failure;
 
 const FAILED: &str = "stored.user.ann.task.status_changed.failed";
 

@@ -161,7 +161,7 @@ async fn a_refusal_is_final_and_says_why_without_the_secret() {
     let error = client.post(&post("x")).await.unwrap_err();
     let shown = error.to_string();
     assert!(
-        shown.starts_with("mattermost refused the post with status 400: "),
+        shown.starts_with("the webhook refused the post with status 400: "),
         "{shown}"
     );
     assert!(
