@@ -17,8 +17,10 @@ use bellhop_tests::alerts::count;
 use bellhop_tests::mattermost::{Mattermost, Mode, Post, mentions};
 use bellhop_tests::stack::{PATIENCE, Running, Stack};
 use bellhop_worker::Registry;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use self::crowd::failure;
+use self::slack::attempts;
 use crate::tasks::Break;
 
 async fn services(stack: &Stack, double: &Mattermost) -> (Running, Running) {
@@ -140,5 +142,29 @@ async fn an_alert_that_mattermost_refuses_goes_to_the_dead_letters() {
     assert!(alert.headers["x-bellhop-error"].contains("404"));
     assert!(double.posts().is_empty());
     worker.stop().await;
+    notifier.stop().await;
+}
+
+#[tokio::test]
+async fn the_log_of_deliveries_has_all_that_a_post_counts() {
+    let stack = Stack::shared();
+    let double = Mattermost::start().await.unwrap();
+    let mut config = config(&stack, &double);
+    config.alerts.group_wait.0 = Duration::from_secs(1);
+    config.alerts.max_shown = 2;
+    let notifier = stack.notifier(config).await;
+    let failures: Vec<_> = (0..9).map(|_| failure("report", "no disk")).collect();
+    let ids: Vec<String> = (failures.iter())
+        .map(|failure| serde_json::from_slice::<Value>(failure).unwrap()["id"].to_string())
+        .collect();
+    let rabbit = stack.rabbit().await;
+    let key = "stored.user.ann.task.status_changed.failed";
+    rabbit.publish_all("events", key, failures).await;
+    let posts = wait_until_told(&double, 9).await;
+    assert_eq!(posts.len(), 1, "{posts:?}");
+    for id in ids {
+        let log = attempts(&notifier, id.trim_matches('"')).await;
+        assert_eq!((log.len(), &log[0]["outcome"]), (1, &json!("sent")), "{id}");
+    }
     notifier.stop().await;
 }

@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use super::compose::compose;
 use super::dead::{bury_refused, bury_unreadable};
@@ -312,7 +313,8 @@ async fn post(alerting: Arc<Alerting>, notice: Notice) -> Done {
     (notice, result)
 }
 
-/// Puts one try to make a post into the log of deliveries, for the events that it shows.
+/// Puts one try to make a post into the log of deliveries, for the events that it shows, and when nothing follows,
+/// for the others that it counts.
 async fn log(gateway: &Gateway, channel: &str, notice: &Notice, result: &Result<(), PostError>) {
     let Some(tally) = &notice.posting.tally else {
         return;
@@ -327,8 +329,10 @@ async fn log(gateway: &Gateway, channel: &str, notice: &Notice, result: &Result<
         detail: detail.map(|error| with_causes(error)),
         ..Attempt::of_team(channel, outcome, now())
     };
-    let events = tally.shown.iter().map(|shown| shown.id);
-    deliveries::record(gateway, events, &attempt).await;
+    let follows = matches!(result, Err(error) if !matches!(error, PostError::Refused { .. }));
+    let others: &[Uuid] = if follows { &[] } else { &tally.others };
+    let shown = tally.shown.iter().map(|shown| shown.id);
+    deliveries::record(gateway, shown.chain(others.iter().copied()), &attempt).await;
 }
 
 /// Notes and counts one try to make a post.

@@ -26,7 +26,7 @@ fn config(stack: &Stack, double: &Slack) -> NotifierConfig {
 }
 
 /// The attempts to tell of an event, once there is one.
-async fn attempts(notifier: &Running, event: &str) -> Vec<Value> {
+pub(super) async fn attempts(notifier: &Running, event: &str) -> Vec<Value> {
     let url = notifier.url(&format!("/api/deliveries?event={event}"));
     let looking = async {
         loop {

@@ -2,10 +2,14 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::alert::{Severity, Shown};
 use super::later;
 use super::route::{Flap, Route};
+
+/// How many alerts are known by their id that a post counts and does not show.
+pub(crate) const OTHERS_MAX: usize = 1_000;
 
 /// Alerts that are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +21,10 @@ pub(crate) struct Tally {
     /// When the first came.
     pub(crate) since: Timestamp,
     pub(crate) shown: Vec<Shown>,
+    /// Some of those that are counted and not shown, for the log of deliveries. In memory alone: the
+    /// state is written with every batch, and is small.
+    #[serde(skip)]
+    pub(crate) others: Vec<Uuid>,
 }
 
 /// What a post tells.
@@ -116,6 +124,7 @@ impl Tally {
             last: shown.time,
             since: now,
             shown: vec![shown],
+            others: Vec::new(),
         }
     }
 
@@ -126,7 +135,11 @@ impl Tally {
         self.last = self.last.max(other.last);
         self.since = self.since.min(other.since);
         let room = max_shown.saturating_sub(self.shown.len());
-        self.shown.extend(other.shown.into_iter().take(room));
+        let mut shown = other.shown.into_iter();
+        self.shown.extend(shown.by_ref().take(room));
+        let others = shown.map(|shown| shown.id).chain(other.others);
+        let room = OTHERS_MAX.saturating_sub(self.others.len());
+        self.others.extend(others.take(room));
     }
 }
 

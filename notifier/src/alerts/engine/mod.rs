@@ -23,6 +23,8 @@ use jiff::Timestamp;
 
 pub use self::alert::Severity;
 pub(crate) use self::alert::{Message, REFUSED, Shown};
+#[cfg(test)]
+use self::group::OTHERS_MAX;
 pub(crate) use self::group::{Group, Kind, Posting, Tally};
 pub(crate) use self::hold::Holds;
 #[cfg(test)]

@@ -46,3 +46,27 @@ fn a_full_house_makes_room_for_what_is_new() {
     assert_eq!(groups.len(), GROUPS_MAX);
     assert!(groups.values().all(|group| group.labels[0].0 == "kind"));
 }
+
+#[test]
+fn a_post_knows_some_of_what_it_counts_and_does_not_show() {
+    let mut rig = Rig::new(vec![resolving()]);
+    rig.answer = Answer::Fails;
+    for _ in 0..800 {
+        rig.fails("report");
+    }
+    rig.wait(MINUTE);
+    assert!(rig.attempts > 0);
+    for _ in 0..800 {
+        rig.fails("report");
+    }
+    rig.answer = Answer::Takes;
+    rig.wait(MINUTE * 10);
+    let tally = rig.seen[0].notice.posting.tally.as_ref().unwrap();
+    let shown = tally.shown.iter().map(|shown| shown.id);
+    let known: std::collections::BTreeSet<Uuid> =
+        shown.chain(tally.others.iter().copied()).collect();
+    assert_eq!(tally.count, 1_600);
+    assert_eq!(known.len(), tally.shown.len() + OTHERS_MAX, "each once");
+    let kept = serde_json::to_string(&rig.engine.state()).unwrap();
+    assert!(kept.len() < 64 * 1024, "{}", kept.len());
+}
