@@ -2,6 +2,7 @@
 
 mod digests;
 mod fairness;
+mod preferences;
 mod trouble;
 
 use std::time::Duration;
@@ -11,7 +12,7 @@ use bellhop_notifier::{CategoryConfig, MailChoice, NotifierConfig, PushConfig, U
 use bellhop_tests::push::{Browser, PushService, config};
 use bellhop_tests::rabbit::Rabbit;
 use bellhop_tests::stack::{PATIENCE, Running, Stack, admin_token, http, token};
-use jiff::{Timestamp, ToSpan as _};
+use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
@@ -287,78 +288,5 @@ async fn many_at_once_are_one_push() {
     let messages = scene.push.messages();
     // They may have been kept in more than one batch, each of which is looked after by itself.
     assert!(messages.len() < 5, "{messages:?}");
-    scene.notifier.stop().await;
-}
-
-#[tokio::test]
-async fn preferences_are_the_users_own() {
-    let scene = Scene::begin().await;
-    scene.browser("ann").await;
-    let mute = json!({"categories": {"news": {"push": false}}});
-    scene.prefer("ann", &mute).await;
-    let event = scene.publish("ann", "notification.created", "No").await;
-    scene.logged(event, &["off"]).await;
-    let nobody = scene
-        .publish("bob", "notification.created", "Nowhere")
-        .await;
-    scene.logged(nobody, &["no_recipient"]).await;
-
-    let (_, answer) = ask(
-        &scene.notifier,
-        Method::GET,
-        "/api/preferences",
-        &token("ann"),
-        &Value::Null,
-    )
-    .await;
-    assert_eq!(answer["preferences"]["categories"], mute["categories"]);
-    let effective = &answer["effective"]["categories"];
-    assert_eq!(effective["news"]["push"], false);
-    assert_eq!(
-        (
-            &effective["letters"]["push"],
-            &effective["letters"]["until"]
-        ),
-        (&json!(true), &json!("read"))
-    );
-    for (body, wants) in [
-        (json!({"categories": {"newz": {}}}), "news, letters"),
-        (json!({"time_zone": "Moon"}), "Europe/Berlin"),
-        (json!({"quiet": 1}), "quiet"),
-    ] {
-        let (status, answer) = ask(
-            &scene.notifier,
-            Method::PUT,
-            "/api/preferences",
-            &token("ann"),
-            &body,
-        )
-        .await;
-        let message = answer["error"]["message"].as_str().unwrap_or_default();
-        assert!(
-            status == 400 && message.contains(wants),
-            "{status} {answer}"
-        );
-    }
-    scene.notifier.stop().await;
-}
-
-#[tokio::test]
-async fn quiet_hours_hold_a_push_back_until_they_end() {
-    let scene = Scene::begin().await;
-    scene.browser("ann").await;
-    let now = Timestamp::now();
-    let clock = |after: i64| {
-        let time = now + after.seconds();
-        time.strftime("%H:%M:%S").to_string()
-    };
-    let quiet = json!({"quiet_hours": [{"from": clock(-60), "to": clock(6)}]});
-    scene.prefer("ann", &quiet).await;
-    let event = scene.publish("ann", "notification.created", "Later").await;
-    scene.push.wait_for_messages(1).await;
-    // The hours have whole seconds.
-    let end = (now + 6.seconds()).as_second();
-    assert!(Timestamp::now().as_second() >= end, "sent in quiet hours");
-    scene.logged(event, &["ordered", "sent"]).await;
     scene.notifier.stop().await;
 }

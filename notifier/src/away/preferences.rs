@@ -174,6 +174,18 @@ impl Preferences {
         Ok(())
     }
 
+    /// Takes out what is wished of categories that are not configured (now): nobody may wish that, but
+    /// it holds again when they are.
+    pub(crate) fn set_aside(
+        &mut self,
+        is_known: impl Fn(&str) -> bool,
+    ) -> BTreeMap<String, Choice> {
+        let all = std::mem::take(&mut self.categories).into_iter();
+        let (known, aside) = all.partition(|(name, _)| is_known(name));
+        self.categories = known;
+        aside
+    }
+
     /// The time zone, or that of the configuration.
     fn zone(&self, default: &TimeZone) -> TimeZone {
         let own = self.time_zone.as_deref();

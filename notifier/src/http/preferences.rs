@@ -54,7 +54,10 @@ async fn show(gateway: &Gateway, authorization: Option<&str>) -> Result<Response
     let store = &kept::streams(gateway)?.store;
     let wishes = documents::get(store, &preferences_document(&user)).await;
     let wishes: Option<Preferences> = wishes.map_err(|error| kept::unavailable(&error))?;
-    Ok(answer(gateway, &wishes.unwrap_or_default()))
+    let mut wishes = wishes.unwrap_or_default();
+    // Given back as it is, it must be taken.
+    wishes.set_aside(|name| is_category(gateway, name));
+    Ok(answer(gateway, &wishes))
 }
 
 async fn put(
@@ -71,10 +74,21 @@ async fn put(
     let known = gateway.config.escalation.categories.iter();
     let checked = wishes.check(known.map(|category| category.name.as_str()));
     checked.map_err(|error| bad("bad_preferences", error.to_string()))?;
-    let change = |_| Some(wishes.clone());
+    let change = |before: Option<Preferences>| {
+        let mut before = before.unwrap_or_default();
+        let mut after = wishes.clone();
+        let aside = before.set_aside(|name| is_category(gateway, name));
+        after.categories.extend(aside);
+        Some(after)
+    };
     let kept = documents::change(store, &preferences_document(&user), change).await;
     kept.map_err(|error| kept::unavailable(&error))?;
     Ok(answer(gateway, &wishes))
+}
+
+fn is_category(gateway: &Gateway, name: &str) -> bool {
+    let mut categories = gateway.config.escalation.categories.iter();
+    categories.any(|category| category.name == name)
 }
 
 /// What a user has chosen, and what holds for him.
