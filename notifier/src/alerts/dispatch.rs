@@ -6,6 +6,7 @@
 //!
 //! The queue has one active consumer, and it is the one that looks after what is open: see [`duty`].
 
+mod attempt;
 mod duty;
 
 use std::sync::Arc;
@@ -20,10 +21,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
-use uuid::Uuid;
+use tracing::warn;
 
-use super::compose::compose;
+use self::attempt::{log, note, post};
 use super::dead::{bury_refused, bury_unreadable};
 use super::engine::{Engine, Fate, Message, Notice, Refused};
 use super::outage::Outage;
@@ -31,7 +31,6 @@ use super::receipts::Receipts;
 use super::receivers::Alerting;
 use super::state::{Keeper, Saved};
 use super::{PREFETCH, PostError, TURN, retry_pause};
-use crate::deliveries::{self, Attempt, SENT};
 use crate::gateway::Gateway;
 use crate::metric;
 
@@ -300,59 +299,5 @@ impl Dispatcher {
             Ok(Ok(Saved::Taken)) => {}
             _ => warn!("the last state of the alerts is not kept; a post may be made again"),
         }
-    }
-}
-
-async fn post(alerting: Arc<Alerting>, notice: Notice) -> Done {
-    let post = compose(&notice, &alerting.plan);
-    let Some(receiver) = alerting.receivers.get(&notice.receiver) else {
-        // Plans name no receiver that is not there.
-        return (notice, Ok(()));
-    };
-    let result = receiver.client.post(&post).await;
-    (notice, result)
-}
-
-/// Puts one try to make a post into the log of deliveries, for the events that it shows, and when nothing follows,
-/// for the others that it counts.
-async fn log(gateway: &Gateway, channel: &str, notice: &Notice, result: &Result<(), PostError>) {
-    let Some(tally) = &notice.posting.tally else {
-        return;
-    };
-    let (outcome, detail) = match result {
-        Ok(()) => (SENT, None),
-        Err(error @ PostError::Refused { .. }) => ("refused", Some(error)),
-        Err(error) => ("retrying", Some(error)),
-    };
-    let attempt = Attempt {
-        recipient: Some(&notice.receiver),
-        detail: detail.map(|error| with_causes(error)),
-        ..Attempt::of_team(channel, outcome, now())
-    };
-    let follows = matches!(result, Err(error) if !matches!(error, PostError::Refused { .. }));
-    let others: &[Uuid] = if follows { &[] } else { &tally.others };
-    let shown = tally.shown.iter().map(|shown| shown.id);
-    deliveries::record(gateway, shown.chain(others.iter().copied()), &attempt).await;
-}
-
-/// Notes and counts one try to make a post.
-fn note(alerting: &Alerting, notice: &Notice, result: &Result<(), PostError>) {
-    alerting.note(&notice.receiver, result);
-    let outcome = match result {
-        Ok(()) => "posted",
-        Err(PostError::Refused { .. }) => "refused",
-        Err(_) => "delayed",
-    };
-    counter!(metric::ALERTS, "outcome" => outcome).increment(1);
-    if result.is_ok() {
-        let count = notice.posting.tally.as_ref().map_or(0, |tally| tally.count);
-        let (group, kind) = (&notice.key, notice.posting.kind);
-        info!(
-            group,
-            ?kind,
-            count,
-            receiver = notice.receiver,
-            "an alert was posted"
-        );
     }
 }
