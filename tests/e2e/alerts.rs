@@ -19,9 +19,9 @@ use bellhop_tests::stack::{PATIENCE, Running, Stack};
 use bellhop_worker::Registry;
 use serde_json::{Value, json};
 
-use self::crowd::failure;
 use self::slack::attempts;
 use crate::tasks::Break;
+use bellhop_tests::alerts::failure;
 
 async fn services(stack: &Stack, double: &Mattermost) -> (Running, Running) {
     let worker = stack

@@ -9,10 +9,10 @@ use bellhop_tests::stack::{PATIENCE, Stack};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::config;
 use super::routes::event;
 use super::silences::group;
-use super::{config, count};
-use bellhop_tests::alerts::failure;
+use bellhop_tests::alerts::{count, failure};
 
 const FAILED: &str = "stored.user.ann.task.status_changed.failed";
 

@@ -1,6 +1,7 @@
 //! A digest stands for everything that is unread, also for what it does not show.
 
 use bellhop_tests::smtp::Smtp;
+use jiff::ToSpan as _;
 
 use super::*;
 
