@@ -91,12 +91,11 @@ pub(crate) async fn open(
     let (heads, tasks) = within(opening).await?;
     let own_head = heads.first().copied().ok_or(StoreError::Closed)?;
     let own = join_at(gateway, streams, own_name, own, own_since, own_head).await?;
-    let all = match all_is_known {
-        Some(from) => Joined::at(all_name, from),
-        None => {
-            let head = heads.get(1).copied().ok_or(StoreError::Closed)?;
-            join_at(gateway, streams, all_name, all, all_since, head).await?
-        }
+    let all = if let Some(from) = all_is_known {
+        Joined::at(all_name, from)
+    } else {
+        let head = heads.get(1).copied().ok_or(StoreError::Closed)?;
+        join_at(gateway, streams, all_name, all, all_since, head).await?
     };
     Ok(Opened {
         streams: vec![own, all],
