@@ -53,6 +53,7 @@ macro_rules! conforms {
             what_is_too_old_goes
             a_cursor_never_goes_back
             reading_counts_once
+            who_looks_before_the_first_event_reads_it_like_others
             reading_up_to_here_leaves_what_comes_later
             what_is_put_away_is_found_among_the_archived
             an_inbox_is_paged_from_the_newest
@@ -291,6 +292,18 @@ pub(super) async fn reading_counts_once(store: &dyn Store) {
     assert_eq!(mark(ids).await.unwrap(), 0);
     let nobody = store.mark("nobody".into(), Marked::UpTo(9), Mark::Read);
     assert_eq!(nobody.await.unwrap(), 0);
+}
+
+pub(super) async fn who_looks_before_the_first_event_reads_it_like_others(store: &dyn Store) {
+    let ann = StreamName::user("ann");
+    let before = store.heads(vec![ann.clone()]).await.unwrap();
+    let ids = fill(store, &ann, 2).await;
+    let after = store.heads(vec![ann.clone()]).await.unwrap();
+    assert_eq!(after[0].epoch, before[0].epoch);
+    assert_eq!((after[0].first, after[0].last, after[0].unread), (1, 2, 2));
+    let read = store.mark("ann".into(), Marked::Ids(vec![ids[1]]), Mark::Read);
+    assert_eq!(read.await.unwrap(), 1);
+    assert_eq!(inbox(store, every(10)).await, [2, 1]);
 }
 
 pub(super) async fn reading_up_to_here_leaves_what_comes_later(store: &dyn Store) {

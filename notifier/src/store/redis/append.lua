@@ -5,19 +5,20 @@
 local meta, events, ids, read, archived = unpack(KEYS)
 local epoch, last, first, read_up_to =
   unpack(redis.call('HMGET', meta, 'epoch', 'last', 'first', 'read_up_to'))
-local is_begun = not epoch
-if is_begun then
+if not epoch then
   -- What is left of an earlier life would be in the way of the new numbers. After a script's first
   -- change Redis refuses it nothing more, however full its memory is; so there is none without need.
   if redis.call('EXISTS', meta, events, ids, read, archived) > 0 then
     redis.call('DEL', meta, events, ids, read, archived)
   end
-  epoch, last, first, read_up_to = ARGV[1], 0, 1, 0
+  epoch, last, first, read_up_to = ARGV[1], nil, nil, nil
 end
-last, first, read_up_to = tonumber(last or 0), tonumber(first or 1), tonumber(read_up_to or 0)
+-- None in a new life, and where somebody has asked for the stream and no event has come yet.
+local first_before, last_before = tonumber(first), tonumber(last)
+last, first, read_up_to = last_before or 0, first_before or 1, tonumber(read_up_to or 0)
 local limit, now = tonumber(ARGV[2]), ARGV[3]
 local read_apart = redis.call('ZCARD', read)
-local was_empty, first_before, last_before = first > last, first, last
+local was_empty = first > last
 
 local function remove_oldest()
   local at = first .. '-0'
@@ -54,7 +55,7 @@ for i = 4, #ARGV, 2 do
   kept[#kept + 1] = { seq, is_new, unread }
 end
 -- Each command costs, here and in the log that Redis keeps: only what has changed.
-if is_begun or first ~= first_before then
+if first ~= first_before then
   redis.call('HSET', meta, 'epoch', epoch, 'last', last, 'first', first)
 elseif last ~= last_before then
   redis.call('HSET', meta, 'last', last)
