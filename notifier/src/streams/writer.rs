@@ -6,6 +6,7 @@
 //! events in the same order, and the first to keep one decides its number.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bellhop_common::amqp::{Delivery, Message, Route};
 use bellhop_common::telemetry::Component;
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use metrics::{counter, histogram};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
 use super::bundle::{self, Told};
@@ -33,6 +34,13 @@ pub(crate) const PREFETCH: u16 = 2000;
 
 /// How many are kept in one step.
 const TOGETHER: usize = 500;
+
+/// So many in one step say that events come thick and fast: thousands a second.
+const DENSE: usize = 16;
+
+/// How long dense events are gathered. Each step costs a flush to the disk and a message to the broker,
+/// however few it keeps.
+const GATHER: Duration = Duration::from_millis(10);
 
 /// What a bundle holds, give or take an event.
 const BUNDLE: usize = 256 * 1024;
@@ -87,7 +95,9 @@ async fn keep_each(
     kept: mpsc::Sender<Batch>,
 ) {
     let mut batch = Vec::with_capacity(TOGETHER);
-    while deliveries.recv_many(&mut batch, TOGETHER).await > 0 {
+    let mut is_dense = false;
+    while gather(&mut deliveries, &mut batch, is_dense).await {
+        is_dense = batch.len() >= DENSE;
         let begun = Instant::now();
         let to_tell = keep_batch(gateway, &batch, health).await;
         let last = batch.pop();
@@ -107,6 +117,23 @@ async fn keep_each(
             return;
         }
     }
+}
+
+/// Takes what there is, at least one; whether there was any. When the last batch was dense, more is
+/// on its way.
+async fn gather<T>(waiting: &mut mpsc::Receiver<T>, batch: &mut Vec<T>, is_dense: bool) -> bool {
+    if waiting.recv_many(batch, TOGETHER).await == 0 {
+        return false;
+    }
+    if is_dense && batch.len() < TOGETHER {
+        sleep(GATHER).await;
+        while batch.len() < TOGETHER
+            && let Ok(next) = waiting.try_recv()
+        {
+            batch.push(next);
+        }
+    }
+    true
 }
 
 async fn tell_each(gateway: &Gateway, mut batches: mpsc::Receiver<Batch>) {
@@ -347,5 +374,35 @@ async fn tell(gateway: &Gateway, key: &str, body: Vec<u8>, last: &Delivery) -> b
                 failures += 1;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_dense_events_are_gathered_and_never_too_many() {
+        let (events, mut waiting) = mpsc::channel(2 * TOGETHER);
+        let mut batch = Vec::new();
+        events.try_send(0).unwrap();
+        let more = async || {
+            sleep(GATHER / 2).await;
+            (0..TOGETHER).for_each(|n| events.try_send(n).unwrap());
+        };
+        let (is_open, ()) = tokio::join!(gather(&mut waiting, &mut batch, false), more());
+        assert_eq!((is_open, batch.len()), (true, 1), "it comes alone");
+
+        batch.clear();
+        waiting.recv_many(&mut batch, TOGETHER).await;
+        batch.clear();
+        events.try_send(0).unwrap();
+        let ((), is_open) = tokio::join!(more(), gather(&mut waiting, &mut batch, true));
+        assert_eq!((is_open, batch.len()), (true, TOGETHER));
+
+        batch.clear();
+        drop(events);
+        assert!(gather(&mut waiting, &mut batch, true).await, "one is left");
+        assert!(!gather(&mut waiting, &mut batch, true).await);
     }
 }

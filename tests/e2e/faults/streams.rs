@@ -18,7 +18,7 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, interval, sleep, timeout};
 use uuid::Uuid;
 
 /// For everything to arrive.
@@ -113,6 +113,9 @@ async fn live(user: String, count: u64, places: Places, mut random: Random) -> L
 /// How many publish at once: one that waits for each confirm makes some hundred events a second.
 const PRODUCERS: usize = 16;
 
+/// For how long, at least: so that troubles meet events and clients, however fast these are shown.
+const LASTS: Duration = Duration::from_secs(10);
+
 /// Publishes so many events for each user, each with its number among them, mixed, some twice. One
 /// that is not confirmed is published again, with the same id.
 async fn produce(stack: &Stack, users: &[String], each: u64, mut random: Random) {
@@ -138,7 +141,9 @@ async fn produce_for(
     mut random: Random,
 ) {
     let mut left: Vec<_> = users.iter().map(|user| (user.as_str(), 1)).collect();
+    let mut ticks = interval(LASTS / u32::try_from(each * users.len() as u64).unwrap());
     while !left.is_empty() {
+        ticks.tick().await;
         let index = usize::try_from(random.below(left.len() as u64)).unwrap();
         let (user, n) = left[index];
         let (id, time) = (Uuid::now_v7(), Timestamp::now());
