@@ -304,7 +304,12 @@ async fn keep_all(
                 health.down();
                 counter!(metric::KEPT, "outcome" => "failed").increment(incoming.len() as u64);
                 retry::warn_of(&error, failures, incoming.len());
-                retry::wait(gateway, failures, batch.last()).await?;
+                if retry::wait(gateway, failures, batch.last()).await.is_none() {
+                    // Another instance may get them, and this one nothing more to try it with. Whether
+                    // the store answers is asked all the while.
+                    health.up();
+                    return None;
+                }
                 failures += 1;
             }
         }
