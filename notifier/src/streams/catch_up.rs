@@ -38,6 +38,9 @@ const BROKER_EVERY: Duration = Duration::from_millis(250);
 /// How many streams are asked for together.
 const HEADS: usize = 256;
 
+/// Until it is looked again at a stream that somebody who comes is asking for.
+const ASKED: Duration = Duration::from_millis(50);
+
 /// Between two attempts while the store does not answer.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -161,7 +164,15 @@ async fn advance(
     let Some(head) = heads.first() else {
         return Err(StoreError::Closed);
     };
-    let Some(after) = streams.followed(name).shown(name) else {
+    let Some(standing) = streams.followed(name).standing(name) else {
+        return Ok(Settled::NotFollowed);
+    };
+    let Some(after) = standing.shown else {
+        // Those of whom it was behind have left, and who has come since is asking himself.
+        if !standing.is_forgotten(Instant::now(), STORE_WAIT) {
+            sleep(ASKED).await;
+            return Ok(Settled::Behind(head.position()));
+        }
         return Ok(begin(gateway, streams, name, head));
     };
     if !head.has_all_since(after) {

@@ -149,7 +149,19 @@ impl<T> Followed<T> {
         stream.remove().state.shown()
     }
 
+    /// Where a stream stands, if somebody follows it.
+    pub(crate) fn standing(&self, name: &StreamName) -> Option<Standing> {
+        let shard = self.streams.lock(name);
+        let stream = shard.get(name)?;
+        Some(Standing {
+            name: name.clone(),
+            shown: stream.state.shown(),
+            since: stream.since,
+        })
+    }
+
     /// How far a stream has been shown here.
+    #[cfg(test)]
     pub(crate) fn shown(&self, name: &StreamName) -> Option<Position> {
         self.streams.lock(name).get(name)?.state.shown()
     }
