@@ -74,7 +74,7 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(BUSY).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
-    // Otherwise a statement with a range or a limit among its parameters is planned anew for each value
+    // Otherwise a statement with a limit among its parameters is planned anew for each value
     // (<https://sqlite.org/c3ref/c_dbconfig_defensive.html#sqlitedbconfigenableqpsg>), which takes
     // longer than to run it.
     connection
