@@ -3,17 +3,16 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use super::groups::Counting;
+use super::rows::Index;
 use super::{number, tasks};
 use crate::store::{Epoch, Kept, NewEvent, Position, StreamName};
 
-/// A stream while a batch is added to.
+/// A stream while a batch is added to it.
 struct Growing {
-    id: i64,
-    last: u64,
-    first: u64,
+    index: Index,
     unread: u64,
 }
 
@@ -68,15 +67,12 @@ impl Growing {
     fn load(batch: &Transaction<'_>, name: &StreamName) -> rusqlite::Result<Self> {
         let new = "INSERT INTO stream (name) VALUES (?1) ON CONFLICT DO NOTHING";
         batch.prepare_cached(new)?.execute([name.as_str()])?;
-        let query = "SELECT id, last, first, unread FROM stream WHERE name = ?1";
+        let query = "SELECT id, last, first, tail, unread FROM stream WHERE name = ?1";
         let mut statement = batch.prepare_cached(query)?;
         statement.query_row([name.as_str()], |row| {
-            let number = |index| row.get::<_, i64>(index).map(i64::cast_unsigned);
             Ok(Self {
-                id: row.get(0)?,
-                last: number(1)?,
-                first: number(2)?,
-                unread: number(3)?,
+                index: Index::of(row)?,
+                unread: row.get::<_, i64>(4)?.cast_unsigned(),
             })
         })
     }
@@ -91,43 +87,45 @@ impl Growing {
     ) -> rusqlite::Result<(u64, bool)> {
         let insert = "INSERT INTO event (stream, seq, event_id, stored_at, state, body) \
                       VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (stream, event_id) DO NOTHING";
-        let (id, seq) = (event.id.as_bytes(), self.last + 1);
+        let (id, seq) = (event.id.as_bytes(), self.index.last + 1);
         // Only a user reads.
         let state = i64::from(!is_users);
-        let row = params![self.id, number(seq), id, now, state, &event.body[..]];
+        let row = params![self.index.id, number(seq), id, now, state, &event.body[..]];
         if batch.prepare_cached(insert)?.execute(row)? == 0 {
             let query = "SELECT seq FROM event WHERE stream = ?1 AND event_id = ?2";
             let mut statement = batch.prepare_cached(query)?;
-            let seq: i64 = statement.query_row(params![self.id, id], |row| row.get(0))?;
+            let seq: i64 = statement.query_row(params![self.index.id, id], |row| row.get(0))?;
             return Ok((seq.cast_unsigned(), false));
         }
-        self.last = seq;
+        self.index.push(batch, batch.last_insert_rowid())?;
         self.unread += u64::from(is_users);
         Ok((seq, true))
     }
 
     /// Removes the oldest beyond the limit.
     fn trim(&mut self, batch: &Transaction<'_>, limit: u64) -> rusqlite::Result<()> {
-        let delete = "DELETE FROM event WHERE stream = ?1 AND seq = ?2 RETURNING state";
-        while self.last + 1 - self.first > limit.max(1) {
+        let delete = "DELETE FROM event WHERE id = ?1 RETURNING state";
+        while self.index.last + 1 - self.index.first > limit.max(1) {
+            let Some(oldest) = self.index.pop(batch)? else {
+                continue;
+            };
             let mut statement = batch.prepare_cached(delete)?;
-            let mut removed = statement.query(params![self.id, number(self.first)])?;
-            if let Some(row) = removed.next()?
-                && row.get::<_, i64>(0)? == 0
-            {
+            let state = statement.query_row([oldest], |row| row.get::<_, i64>(0));
+            if state.optional()? == Some(0) {
                 self.unread = self.unread.saturating_sub(1);
             }
-            self.first += 1;
         }
         Ok(())
     }
 
     fn save(&self, batch: &Transaction<'_>) -> rusqlite::Result<()> {
-        let update = "UPDATE stream SET last = ?2, first = ?3, unread = ?4 WHERE id = ?1";
+        let update =
+            "UPDATE stream SET last = ?2, first = ?3, tail = ?4, unread = ?5 WHERE id = ?1";
         let row = params![
-            self.id,
-            number(self.last),
-            number(self.first),
+            self.index.id,
+            number(self.index.last),
+            number(self.index.first),
+            self.index.tail,
             number(self.unread)
         ];
         batch.prepare_cached(update)?.execute(row)?;

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 use super::number;
+use super::rows::Index;
 use crate::store::{InboxEntry, InboxQuery, Mark, Marked, StreamName};
 
 const READ: i64 = 1;
@@ -11,26 +12,36 @@ const ARCHIVED: i64 = 2;
 
 /// A part of a user's inbox.
 pub(super) fn page(
-    connection: &Connection,
+    connection: &mut Connection,
     user_id: &str,
     query: &InboxQuery,
 ) -> rusqlite::Result<Vec<InboxEntry>> {
-    let (least, most) = match (query.archived, query.unread_only) {
-        (true, _) => (ARCHIVED, ARCHIVED),
-        (false, true) => (0, 0),
-        (false, false) => (0, READ),
+    let states = match (query.archived, query.unread_only) {
+        (true, _) => ARCHIVED..=ARCHIVED,
+        (false, true) => 0..=0,
+        (false, false) => 0..=READ,
+    };
+    let look = connection.transaction()?;
+    let Some(index) = Index::find(&look, &StreamName::user(user_id))? else {
+        return Ok(Vec::new());
     };
     let select = "SELECT seq, stored_at, state, body FROM event \
-                  WHERE stream = (SELECT id FROM stream WHERE name = ?1) AND seq < ?2 \
-                  AND state BETWEEN ?3 AND ?4 ORDER BY seq DESC LIMIT ?5";
-    let mut statement = connection.prepare_cached(select)?;
-    let before = query.before.map_or(i64::MAX, number);
-    let name = StreamName::user(user_id);
-    let rows = statement.query_map(
-        params![name.as_str(), before, least, most, query.limit],
-        entry,
-    )?;
-    rows.collect()
+                  WHERE id = ?1 AND state BETWEEN ?2 AND ?3";
+    let mut statement = look.prepare_cached(select)?;
+    let mut page = Vec::new();
+    let newest = query
+        .before
+        .map_or(u64::MAX, |before| before.saturating_sub(1));
+    for rows in index.blocks(&look, 1..=newest).rev() {
+        for row in rows?.into_iter().rev() {
+            if page.len() as u64 == u64::from(query.limit) {
+                return Ok(page);
+            }
+            let found = statement.query_row(params![row, states.start(), states.end()], entry);
+            page.extend(found.optional()?);
+        }
+    }
+    Ok(page)
 }
 
 fn entry(row: &Row<'_>) -> rusqlite::Result<InboxEntry> {
@@ -53,13 +64,7 @@ pub(super) fn mark(
 ) -> rusqlite::Result<u64> {
     let change = connection.transaction()?;
     let name = StreamName::user(user_id);
-    let query = "SELECT id, last, unread FROM stream WHERE name = ?1";
-    let found = change
-        .query_row(query, [name.as_str()], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })
-        .optional()?;
-    let Some((stream, last, unread)): Option<(i64, i64, i64)> = found else {
+    let Some(index) = Index::find(&change, &name)? else {
         return Ok(0);
     };
     let state = match mark {
@@ -67,18 +72,17 @@ pub(super) fn mark(
         Mark::Archived => ARCHIVED,
     };
     let read = match marked {
-        Marked::UpTo(seq) => mark_up_to(&change, stream, number(*seq).min(last), state)?,
+        Marked::UpTo(seq) => mark_up_to(&change, &index, index.last.min(*seq), state)?,
         Marked::Ids(ids) => {
             let mut read = 0;
             for id in ids {
-                read += mark_one(&change, stream, id.as_bytes(), state)?;
+                read += mark_one(&change, index.id, id.as_bytes(), state)?;
             }
             read
         }
     };
-    let unread = i64::max(0, unread - read);
-    let update = "UPDATE stream SET unread = ?2 WHERE id = ?1";
-    change.execute(update, params![stream, unread])?;
+    let update = "UPDATE stream SET unread = max(0, unread - ?2) WHERE id = ?1 RETURNING unread";
+    let unread: i64 = change.query_row(update, params![index.id, read], |row| row.get(0))?;
     change.commit()?;
     Ok(unread.cast_unsigned())
 }
@@ -86,22 +90,32 @@ pub(super) fn mark(
 /// How many were not read before.
 fn mark_up_to(
     change: &Transaction<'_>,
-    stream: i64,
-    up_to: i64,
+    index: &Index,
+    up_to: u64,
     state: i64,
 ) -> rusqlite::Result<i64> {
     // What is below was read before; archiving goes further back.
     let query = "SELECT read_up_to FROM stream WHERE id = ?1";
-    let read_up_to: i64 = change.query_row(query, [stream], |row| row.get(0))?;
-    let after = if state == READ { read_up_to } else { 0 };
-    let count = "SELECT count(*) FROM event WHERE stream = ?1 AND seq > ?2 AND seq <= ?3 \
-                 AND state = 0";
-    let read = change.query_row(count, params![stream, after, up_to], |row| row.get(0))?;
-    let update = "UPDATE event SET state = ?4 WHERE stream = ?1 AND seq > ?2 AND seq <= ?3 \
-                  AND state < ?4";
-    change.execute(update, params![stream, after, up_to, state])?;
+    let read_up_to: i64 = change.query_row(query, [index.id], |row| row.get(0))?;
+    let after = if state == READ {
+        read_up_to.cast_unsigned()
+    } else {
+        0
+    };
+    let mut select = change.prepare_cached("SELECT state FROM event WHERE id = ?1")?;
+    let mut update = change.prepare_cached("UPDATE event SET state = ?2 WHERE id = ?1")?;
+    let mut read = 0;
+    for rows in index.blocks(change, after + 1..=up_to) {
+        for row in rows? {
+            let before: Option<i64> = select.query_row([row], |row| row.get(0)).optional()?;
+            if let Some(before) = before.filter(|before| *before < state) {
+                update.execute(params![row, state])?;
+                read += i64::from(before == 0);
+            }
+        }
+    }
     let update = "UPDATE stream SET read_up_to = max(read_up_to, ?2) WHERE id = ?1";
-    change.execute(update, params![stream, up_to])?;
+    change.execute(update, params![index.id, number(up_to)])?;
     Ok(read)
 }
 

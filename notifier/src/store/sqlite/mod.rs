@@ -6,6 +6,7 @@ mod groups;
 mod inbox;
 mod lane;
 mod names;
+mod rows;
 mod schema;
 mod tasks;
 mod upkeep;
@@ -19,6 +20,7 @@ use uuid::Uuid;
 
 use self::lane::Lane;
 use self::names::Names;
+use self::rows::Index;
 pub use self::upkeep::{backup, check, vacuum};
 use super::{
     Answer, AttemptRecord, Document, Entry, Epoch, GroupRecord, Head, InboxEntry, InboxQuery, Kept,
@@ -242,22 +244,29 @@ fn head(connection: &Connection, name: &StreamName, epoch: Epoch) -> rusqlite::R
 }
 
 fn read(
-    connection: &Connection,
+    connection: &mut Connection,
     stream: &StreamName,
     after: u64,
     up_to: u64,
 ) -> rusqlite::Result<Vec<Entry>> {
-    let query = "SELECT event.seq, event.body FROM event JOIN stream ON stream.id = event.stream \
-                 WHERE stream.name = ?1 AND event.seq > ?2 AND event.seq <= ?3 ORDER BY event.seq";
-    let mut statement = connection.prepare_cached(query)?;
-    let range = params![stream.as_str(), number(after), number(up_to)];
-    let rows = statement.query_map(range, |row| {
-        Ok(Entry {
-            seq: row.get::<_, i64>(0)?.cast_unsigned(),
-            body: row.get::<_, Vec<u8>>(1)?.into(),
-        })
-    })?;
-    rows.collect()
+    let look = connection.transaction()?;
+    let Some(index) = Index::find(&look, stream)? else {
+        return Ok(Vec::new());
+    };
+    let mut statement = look.prepare_cached("SELECT seq, body FROM event WHERE id = ?1")?;
+    let mut entries = Vec::new();
+    for rows in index.blocks(&look, after.saturating_add(1)..=up_to) {
+        for row in rows? {
+            let found = statement.query_row([row], |row| {
+                Ok(Entry {
+                    seq: row.get::<_, i64>(0)?.cast_unsigned(),
+                    body: row.get::<_, Vec<u8>>(1)?.into(),
+                })
+            });
+            entries.extend(found.optional()?);
+        }
+    }
+    Ok(entries)
 }
 
 #[cfg(test)]

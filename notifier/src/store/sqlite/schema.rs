@@ -9,13 +9,14 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use crate::store::{Epoch, StoreError};
 
 /// Marks a file as ours: "Bell".
-const APPLICATION_ID: i64 = 0x4265_6c6c;
+pub(super) const APPLICATION_ID: i64 = 0x4265_6c6c;
 
 /// Each step makes the next format of the one before. What is released is never changed.
-const STEPS: &[&str] = &[
+pub(super) const STEPS: &[&str] = &[
     include_str!("format_1.sql"),
     include_str!("format_2.sql"),
     include_str!("format_3.sql"),
+    include_str!("format_4.sql"),
 ];
 
 /// How long one connection waits for another.

@@ -170,6 +170,73 @@ fn a_file_that_is_not_ours_is_refused_with_the_way_out() {
     assert!(matches!(error, StoreError::Create { .. }), "{error:?}");
 }
 
+/// As the notifier before left them: of each stream the number of its oldest event and of its newest.
+fn file_of_format_3(path: &Path, streams: &[(i64, i64)]) {
+    let old = Connection::open(path).unwrap();
+    for step in &schema::STEPS[..3] {
+        old.execute_batch(step).unwrap();
+    }
+    old.pragma_update(None, "application_id", schema::APPLICATION_ID)
+        .unwrap();
+    old.pragma_update(None, "user_version", 3).unwrap();
+    for (id, (first, last)) in (1..).zip(streams) {
+        let row = params![id, format!("user:u{id}"), first, last];
+        let insert = "INSERT INTO stream (id, name, first, last, unread) VALUES (?1, ?2, ?3, ?4, ?4 + 1 - ?3)";
+        old.execute(insert, row).unwrap();
+    }
+    let newest = streams.iter().map(|(_, last)| *last).max().unwrap();
+    for seq in 1..=newest {
+        for (id, (first, last)) in (1..).zip(streams) {
+            let (event, body) = (Uuid::now_v7(), seq.to_string());
+            let row = params![id, seq, event.as_bytes(), body.as_bytes()];
+            let insert = "INSERT INTO event (stream, seq, event_id, stored_at, state, body) VALUES (?1, ?2, ?3, 0, 0, ?4)";
+            if (*first..=*last).contains(&seq) {
+                old.execute(insert, row).unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_the_format_before_goes_on() {
+    let folder = Folder::new();
+    let path = folder.file("store.db");
+    let streams = [
+        (1, 0),
+        (1, 5),
+        (1, 16),
+        (1, 32),
+        (17, 32),
+        (18, 40),
+        (20, 19),
+        (33, 32),
+        (40, 70),
+    ];
+    file_of_format_3(&path, &streams);
+    let store = Sqlite::open(&path, RETENTION).unwrap();
+    assert_eq!(check(&path).unwrap(), Vec::<String>::new());
+    for (id, (first, last)) in (1..).zip(streams) {
+        let name = StreamName::user(&format!("u{id}"));
+        let more = (1..=40).map(|n| NewEvent {
+            stream: name.clone(),
+            id: Uuid::now_v7(),
+            body: (last + n).to_string().into(),
+            task: None,
+            group: None,
+        });
+        store
+            .append(more.collect(), Timestamp::now())
+            .await
+            .unwrap();
+        let entries = store.read(name, 0, u64::MAX).await.unwrap();
+        let found = entries.iter().map(|entry| (entry.seq, entry.body.clone()));
+        let wants = (first.cast_unsigned()..=(last + 40).cast_unsigned())
+            .map(|seq| (seq, Bytes::from(seq.to_string())));
+        assert!(found.eq(wants), "{first} to {last}: {entries:?}");
+    }
+    assert_eq!(check(&path).unwrap(), Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn a_damaged_file_is_found_out() {
     let folder = Folder::new();
@@ -182,12 +249,14 @@ async fn a_damaged_file_is_found_out() {
     connection
         .execute("DELETE FROM event WHERE id = 250", [])
         .unwrap();
+    // A stream that finds its events under other numbers.
+    connection
+        .execute("UPDATE block SET rows = CAST(substr(rows, 7) || substr(rows, 1, 6) AS BLOB) WHERE number = 0 AND stream = 2", [])
+        .unwrap();
     drop(connection);
     let found = check(&path).unwrap();
-    assert!(
-        found.iter().any(|line| line.contains("missing")),
-        "{found:?}"
-    );
+    let missing = found.iter().filter(|line| line.contains("missing"));
+    assert_eq!(missing.count(), 2, "{found:?}");
     // A page that was overwritten.
     let mut bytes = std::fs::read(&path).unwrap();
     let middle = bytes.len() / 2;

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
-use super::{groups, schema};
+use super::rows::Index;
+use super::{groups, rows, schema};
 use crate::store::{Epoch, StoreError, Swept};
 
 /// How much one sweep removes at most, so that events need not wait long for it.
@@ -57,6 +58,7 @@ fn sweep_events(change: &Transaction<'_>, oldest: i64) -> rusqlite::Result<u64> 
         change
             .prepare_cached("DELETE FROM event WHERE id = ?1")?
             .execute([id])?;
+        rows::forget(change, stream, seq.cast_unsigned())?;
         let update = "UPDATE stream SET first = ?2 + 1, unread = unread - ?3 WHERE id = ?1";
         change
             .prepare_cached(update)?
@@ -92,22 +94,20 @@ pub fn check(path: &Path) -> Result<Vec<String>, StoreError> {
 
 /// Streams whose events are not those that they say they have.
 fn wrong_streams(connection: &Connection) -> rusqlite::Result<Vec<String>> {
-    let query = "SELECT stream.name, first, last, unread, count(event.id), min(seq), max(seq), \
-                 coalesce(sum(state = 0), 0) FROM stream LEFT JOIN event ON event.stream = stream.id \
-                 GROUP BY stream.id";
+    let query = "SELECT stream.id, last, first, tail, name, unread, coalesce(kept, 0), coalesce(new, 0) \
+                 FROM stream LEFT JOIN \
+                 (SELECT stream, count(*) AS kept, sum(state = 0) AS new FROM event GROUP BY stream) \
+                 AS events ON events.stream = stream.id";
     let mut statement = connection.prepare(query)?;
     let mut rows = statement.query([])?;
     let mut wrong = Vec::new();
     while let Some(row) = rows.next()? {
-        let name: String = row.get(0)?;
-        let (first, last, unread): (i64, i64, i64) = (row.get(1)?, row.get(2)?, row.get(3)?);
-        let (kept, lowest, highest): (i64, Option<i64>, Option<i64>) =
-            (row.get(4)?, row.get(5)?, row.get(6)?);
-        let new: i64 = row.get(7)?;
-        let is_whole = kept == last + 1 - first
-            && lowest.is_none_or(|lowest| lowest == first)
-            && highest.is_none_or(|highest| highest == last);
-        if !is_whole {
+        let index = Index::of(row)?;
+        let name: String = row.get(4)?;
+        let (unread, kept, new): (i64, i64, i64) = (row.get(5)?, row.get(6)?, row.get(7)?);
+        let says = (index.last + 1).checked_sub(index.first);
+        if says != Some(kept.cast_unsigned()) || says != Some(found_by_number(connection, &index)?)
+        {
             wrong.push(format!("stream {name}: events are missing or too many"));
         }
         // Only users read; of all other streams every event counts as read.
@@ -116,6 +116,21 @@ fn wrong_streams(connection: &Connection) -> rusqlite::Result<Vec<String>> {
         }
     }
     Ok(wrong)
+}
+
+/// How many events of a stream are where their numbers lead to.
+fn found_by_number(connection: &Connection, index: &Index) -> rusqlite::Result<u64> {
+    let query = "SELECT seq FROM event WHERE id = ?1 AND stream = ?2";
+    let mut statement = connection.prepare_cached(query)?;
+    let (mut expected, mut found) = (index.first, 0);
+    for rows in index.blocks(connection, index.first..=index.last) {
+        for row in rows? {
+            let seq = statement.query_row(params![row, index.id], |row| row.get::<_, i64>(0));
+            found += u64::from(seq.optional()?.map(i64::cast_unsigned) == Some(expected));
+            expected += 1;
+        }
+    }
+    Ok(found)
 }
 
 /// Copies a file, also while a notifier uses it. The copy has an epoch of its own: who goes back
