@@ -63,8 +63,7 @@ pub(crate) fn routes(
     let away = preferences::routes(Arc::clone(&gateway))
         .or(contacts::routes(Arc::clone(&gateway)))
         .or(deliveries::route(Arc::clone(&gateway)));
-    let with_token = socket
-        .or(streams)
+    let with_token = streams
         .or(tasks)
         .or(inbox)
         .or(push)
@@ -76,12 +75,14 @@ pub(crate) fn routes(
         .or(alerts)
         .or(revocations);
     // The gate last, because it holds up whatever comes to it.
-    status_routes(health, metrics)
+    let others = status_routes(health, metrics)
         .or(page::routes())
         .or(push::key_route(Arc::clone(&gateway)))
         .or(unsubscribe::routes(Arc::clone(&gateway)))
-        .or(gate(gateway).and(with_token))
-        .recover(error::answer)
+        .or(gate(gateway).and(with_token));
+    // Sockets come by the thousand: they pass no route before their own, and what they carry through this
+    // one is not as large as all others together.
+    socket.or(others.boxed()).recover(error::answer)
 }
 
 /// Lets nobody through to where tokens are checked before it is known which were revoked.

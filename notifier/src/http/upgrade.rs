@@ -20,6 +20,7 @@ use warp::{Filter, Rejection};
 
 use super::arrival::{arrive, list, refuse, text};
 use super::error::ApiError;
+use super::gate;
 use crate::auth::SUBPROTOCOL;
 use crate::gateway::Gateway;
 use crate::session::{self, Arrival};
@@ -34,6 +35,7 @@ pub(super) fn route(
     gateway: Arc<Gateway>,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
     warp::path!("ws")
+        .and(gate(Arc::clone(&gateway)))
         .and(warp::get())
         .and(warp::header::headers_cloned())
         .and(warp::query::raw().or(warp::any().map(String::new)).unify())

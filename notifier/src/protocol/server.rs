@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::close::Close;
 use super::frame::Frame;
 use super::place::{Place, PlaceKind};
-use crate::store::{Position, StreamName};
+use crate::store::{Epoch, Position, StreamName};
 
 /// What a connection learns first.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ struct Connected<'a> {
     rooms: Vec<&'a str>,
     chats: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    streams: Option<Vec<Value>>,
+    streams: Option<Vec<OfStream<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unread: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,7 +73,6 @@ pub fn connected(welcome: &Welcome<'_>) -> Frame {
     };
     let kept = welcome.kept.as_ref();
     let streams = kept.map(|kept| kept.streams.iter());
-    let position = |(name, position): &(StreamName, Position)| of_stream(name, *position);
     plain(&Connected {
         r#type: "connected",
         connection_id: welcome.connection_id,
@@ -83,37 +82,57 @@ pub fn connected(welcome: &Welcome<'_>) -> Frame {
         ping_interval_ms: milliseconds(welcome.ping_interval),
         rooms: ids(PlaceKind::Room),
         chats: ids(PlaceKind::Chat),
-        streams: streams.map(|streams| streams.map(position).collect()),
+        streams: streams.map(|streams| {
+            let each = streams.map(|(name, position)| OfStream::new(name, *position));
+            each.collect()
+        }),
         unread: kept.map(|kept| kept.unread),
         tasks: kept.map(|kept| kept.tasks),
     })
 }
 
 /// A stream and where it stands.
-fn of_stream(name: &StreamName, Position { epoch, seq }: Position) -> Value {
-    let audience = name.audience();
-    json!({ "audience": audience.word(), "id": audience.id(), "epoch": epoch, "seq": seq })
+#[derive(Serialize)]
+struct OfStream<'a> {
+    audience: &'a str,
+    epoch: Epoch,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovered: Option<bool>,
+    seq: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    r#type: Option<&'static str>,
+}
+
+impl<'a> OfStream<'a> {
+    fn new(name: &'a StreamName, Position { epoch, seq }: Position) -> Self {
+        let (audience, id) = name.parts();
+        Self {
+            audience,
+            epoch,
+            id,
+            recovered: None,
+            seq,
+            r#type: None,
+        }
+    }
 }
 
 /// Events of a stream may be lost: what is shown from now on follows this position.
 #[must_use]
 pub fn stream_reset(name: &StreamName, position: Position) -> Frame {
-    let mut frame = of_stream(name, position);
-    if let Some(fields) = frame.as_object_mut() {
-        fields.insert("type".into(), "stream_reset".into());
-    }
-    plain(&frame)
+    plain(&OfStream {
+        r#type: Some("stream_reset"),
+        ..OfStream::new(name, position)
+    })
 }
 
 /// What a client missed has been sent before this, where `recovered` says so.
 #[must_use]
 pub fn resumed(streams: &[(StreamName, Position, bool)], id: Option<&Value>) -> Frame {
-    let each = streams.iter().map(|(name, position, recovered)| {
-        let mut stream = of_stream(name, *position);
-        if let Some(fields) = stream.as_object_mut() {
-            fields.insert("recovered".into(), (*recovered).into());
-        }
-        stream
+    let each = streams.iter().map(|(name, position, recovered)| OfStream {
+        recovered: Some(*recovered),
+        ..OfStream::new(name, *position)
     });
     let each: Vec<_> = each.collect();
     let all = streams.iter().all(|(.., recovered)| *recovered);

@@ -91,14 +91,22 @@ impl StreamName {
         &*self.0 == "all"
     }
 
+    /// The word and the id of whom its events are for, as in a routing key.
+    #[must_use]
+    pub fn parts(&self) -> (&str, &str) {
+        self.0.split_once(':').unwrap_or(("all", "all"))
+    }
+
     /// Whom its events are for.
     #[must_use]
     pub fn audience(&self) -> Audience {
-        match self.0.split_once(':') {
-            Some(("user", id)) => Audience::User(id.to_owned()),
-            Some(("room", id)) => Audience::Room(id.to_owned()),
-            Some((_, id)) => Audience::Chat(id.to_owned()),
-            None => Audience::All,
+        let (word, id) = self.parts();
+        let id = id.to_owned();
+        match word {
+            "user" => Audience::User(id),
+            "room" => Audience::Room(id),
+            "chat" => Audience::Chat(id),
+            _ => Audience::All,
         }
     }
 }
