@@ -88,12 +88,12 @@ pub enum RunError {
     /// The file with the store's address.
     #[error("store.url_file")]
     StoreUrlFile(#[source] SecretError),
-    /// Another notifier keeps the events in a file.
+    /// This notifier or another keeps the events in a file.
     #[error(
-        "another notifier of this broker keeps the events in an SQLite file, which only one can (it holds the          queue {queue}): set store.kind = \"redis\" and store.url for all of them, or give this one an          amqp.prefix of its own"
+        "a notifier that keeps the events in an SQLite file must be the only one of its broker, and there is another (it has the queue {queue}): set store.kind = \"redis\" and store.url for all of them, stop the other one first, or give this one an amqp.prefix of its own"
     )]
     OnlyOne {
-        /// What it holds.
+        /// What the other has.
         queue: String,
     },
     /// The HTTP client that asks who may enter.

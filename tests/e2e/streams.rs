@@ -1,6 +1,7 @@
 //! Stored events: kept, numbered, shown once and in order, and shown to those who come back.
 
 mod long;
+mod only_one;
 mod trouble;
 
 use bellhop_notifier::StoreKind;

@@ -318,6 +318,23 @@ impl Rabbit {
         declared.await.unwrap();
     }
 
+    /// Declares a queue that goes with its last consumer, or after so many milliseconds without any.
+    /// It may be there, if it is the same.
+    pub async fn declare_passing(&self, queue: &str, expires: i64) {
+        let queue = format!("{}{queue}", self.prefix);
+        let options = QueueDeclareOptions {
+            durable: true,
+            auto_delete: true,
+            ..QueueDeclareOptions::default()
+        };
+        let mut arguments = FieldTable::default();
+        let kind = AMQPValue::LongString("classic".into());
+        arguments.insert("x-queue-type".into(), kind);
+        arguments.insert("x-expires".into(), AMQPValue::LongLongInt(expires));
+        let declared = self.channel.queue_declare(queue.into(), options, arguments);
+        declared.await.unwrap();
+    }
+
     /// Whether there is such a queue. Asks on a channel of its own, which a no closes.
     pub async fn exists(&self, queue: &str) -> bool {
         let queue = format!("{}{queue}", self.prefix);
@@ -348,6 +365,15 @@ impl Rabbit {
 
     /// The same for a queue that may not be there yet.
     async fn count(&self, queue: &str) -> Option<u32> {
+        Some(self.look(queue).await?.message_count())
+    }
+
+    /// How many consume a queue.
+    pub async fn consumers(&self, queue: &str) -> u32 {
+        self.look(queue).await.unwrap().consumer_count()
+    }
+
+    async fn look(&self, queue: &str) -> Option<lapin::Queue> {
         let queue = format!("{}{queue}", self.prefix);
         let options = QueueDeclareOptions {
             passive: true,
@@ -360,7 +386,7 @@ impl Rabbit {
             .await
             .ok()?;
         channel.close(200, "done".into()).await.unwrap();
-        Some(declared.message_count())
+        Some(declared)
     }
 }
 

@@ -221,15 +221,18 @@ impl ConsumeSession {
         pumps: &mut JoinSet<SessionError>,
         alive: &Arc<()>,
     ) -> Result<Vec<(Channel, Uuid)>, SessionError> {
-        if let Some(lock) = &self.lock {
-            lock.take(connection, self.limit).await?;
+        let mut consumers = Vec::new();
+        if let Some(lock) = &self.lock
+            && let Some(share) = lock.take(connection, self.limit).await?
+        {
+            consumers.push((share.channel.clone(), share.tag));
+            pumps.spawn(share.hold());
         }
         let declaring = async {
             let channel = connection.create_channel().await?;
             self.topology.declare(&channel).await
         };
         in_time(self.limit, "declare exchanges and queues", declaring).await?;
-        let mut consumers = Vec::new();
         for subscription in &self.subscriptions {
             let tag = Uuid::now_v7();
             let step = format!("consume {}", subscription.source.name());

@@ -1,22 +1,29 @@
-//! One of several: an exclusive queue that stands for what only one may have.
+//! One of several: a queue that stands for what one alone may have, or any number may share.
 //!
-//! RabbitMQ gives it to one connection and takes it back when that ends, so that it needs no clock
-//! and nobody has to clean up.
+//! RabbitMQ gives an exclusive queue to one connection, and a shared one to all but who wants it
+//! alone. Both go with those who have them, so that nobody has to clean up.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use lapin::Connection;
-use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
+use futures_util::StreamExt as _;
+use lapin::options::{BasicConsumeOptions, QueueDeclareOptions};
 use lapin::protocol::AMQPSoftError;
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Connection};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::connect::{SessionError, in_time, soft_error};
 
 /// So long one that starts waits for one that ends: the broker sees a lost connection of another
 /// machine only by its heartbeat.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A shared queue goes with its last consumer. One that is left without (its process died before it
+/// consumed, or the broker died and nobody came back) goes by itself, in milliseconds, before one that
+/// starts has lost its patience. It cannot change while others of another version share the queue.
+const SHARED_EXPIRES: i64 = 5000;
 
 /// A wish of a [`Consumer`](super::Consumer), before it consumes.
 #[derive(Debug, Clone)]
@@ -29,8 +36,8 @@ pub struct Lock {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wish {
-    Have,
-    NobodyHas,
+    Alone,
+    Shared,
 }
 
 #[derive(Debug, Default)]
@@ -43,15 +50,14 @@ struct State {
 impl Lock {
     /// To be the only one.
     #[must_use]
-    pub fn have(queue: String) -> Self {
-        Self::new(queue, Wish::Have)
+    pub fn alone(queue: String) -> Self {
+        Self::new(queue, Wish::Alone)
     }
 
-    /// That nobody is the only one. It is seen by taking the lock for a moment: asking for a queue
-    /// that is not there would cost a channel, which a consumer takes for the end of everything.
+    /// To be one of any number, none of which is the only one.
     #[must_use]
-    pub fn nobody_has(queue: String) -> Self {
-        Self::new(queue, Wish::NobodyHas)
+    pub fn shared(queue: String) -> Self {
+        Self::new(queue, Wish::Shared)
     }
 
     fn new(queue: String, wish: Wish) -> Self {
@@ -63,50 +69,105 @@ impl Lock {
         }
     }
 
-    /// Waits until it is clear, at the start, that somebody else has it. Later on the consumer waits
-    /// its turn, because it may be its own last connection that has it.
+    /// Waits until it is clear, at the start, that somebody else is in the way. Later on the consumer
+    /// waits its turn, because it may be its own last connection that has it.
     pub async fn refused(&self) {
         self.refused.cancelled().await;
     }
 
-    /// Takes it for as long as the connection lasts.
+    /// Takes it for as long as the connection lasts; a share of it for as long as that is consumed.
     pub(super) async fn take(
         &self,
         connection: &Connection,
         limit: Duration,
-    ) -> Result<(), SessionError> {
+    ) -> Result<Option<Share>, SessionError> {
         let step = format!("take the lock {}", self.queue);
         let taking = async {
             let channel = connection.create_channel().await?;
-            let options = QueueDeclareOptions {
-                exclusive: true,
-                ..QueueDeclareOptions::default()
+            let taken = match self.wish {
+                Wish::Alone => self.declare_exclusive(&channel).await.map(|()| None),
+                Wish::Shared => self.share(channel).await.map(Some),
             };
-            let queue = self.queue.as_str();
-            let declaring = channel.queue_declare(queue.into(), options, FieldTable::default());
-            match declaring.await {
-                Ok(_) if self.wish == Wish::NobodyHas => {
-                    let options = QueueDeleteOptions::default();
-                    channel.queue_delete(queue.into(), options).await?;
-                    Ok(true)
+            match taken {
+                Err(error) if soft_error(&error) == Some(&AMQPSoftError::RESOURCELOCKED) => {
+                    Ok(None)
                 }
-                Ok(_) => Ok(true),
-                Err(error) => match soft_error(&error) {
-                    Some(AMQPSoftError::RESOURCELOCKED) => Ok(false),
-                    _ => Err(error),
-                },
+                taken => taken.map(Some),
             }
         };
-        let granted = in_time(limit, step, taking).await?;
+        let taken = in_time(limit, step, taking).await?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let since = *state.since.get_or_insert_with(Instant::now);
-        state.was_granted |= granted;
-        if granted {
-            return Ok(());
-        }
+        state.was_granted |= taken.is_some();
         if !state.was_granted && since.elapsed() >= PATIENCE {
             self.refused.cancel();
         }
-        Err(SessionError::Locked(self.queue.clone()))
+        taken.ok_or_else(|| SessionError::Locked(self.queue.clone()))
+    }
+
+    async fn declare_exclusive(&self, channel: &Channel) -> lapin::Result<()> {
+        let options = QueueDeclareOptions {
+            exclusive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let queue = self.queue.as_str().into();
+        let declaring = channel.queue_declare(queue, options, FieldTable::default());
+        declaring.await.map(drop)
+    }
+
+    async fn share(&self, channel: Channel) -> lapin::Result<Share> {
+        let options = QueueDeclareOptions {
+            durable: true,
+            auto_delete: true,
+            ..QueueDeclareOptions::default()
+        };
+        let mut arguments = FieldTable::default();
+        // Said, because a virtual host may have another default, which knows no end with the last.
+        let kind = AMQPValue::LongString("classic".into());
+        arguments.insert("x-queue-type".into(), kind);
+        arguments.insert("x-expires".into(), AMQPValue::LongLongInt(SHARED_EXPIRES));
+        let queue = self.queue.as_str();
+        channel
+            .queue_declare(queue.into(), options, arguments)
+            .await?;
+        let tag = Uuid::now_v7();
+        let options = BasicConsumeOptions {
+            no_ack: true,
+            ..BasicConsumeOptions::default()
+        };
+        let consumer = channel
+            .basic_consume(
+                queue.into(),
+                tag.to_string().into(),
+                options,
+                FieldTable::default(),
+            )
+            .await?;
+        Ok(Share {
+            queue: queue.to_owned(),
+            channel,
+            tag,
+            consumer,
+        })
+    }
+}
+
+/// A share of a lock: a consumer of its queue, where nothing ever comes.
+pub(super) struct Share {
+    queue: String,
+    pub(super) channel: Channel,
+    pub(super) tag: Uuid,
+    consumer: lapin::Consumer,
+}
+
+impl Share {
+    /// Holds it until the broker takes it away.
+    pub(super) async fn hold(mut self) -> SessionError {
+        while let Some(delivery) = self.consumer.next().await {
+            if let Err(error) = delivery {
+                return error.into();
+            }
+        }
+        SessionError::ConsumerEnded(self.queue)
     }
 }

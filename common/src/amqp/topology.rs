@@ -105,7 +105,8 @@ impl Names {
         format!("{}board", self.prefix)
     }
 
-    /// Exclusive queue: whoever has it keeps events in a file of its own; never used otherwise.
+    /// Queue: exclusive to the notifier that keeps events in a file of its own, or shared by those that
+    /// do not; never used otherwise.
     #[must_use]
     pub fn store_lock(&self) -> String {
         format!("{}store.lock", self.prefix)

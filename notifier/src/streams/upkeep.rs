@@ -29,8 +29,8 @@ const SWEEP_EVERY: Duration = Duration::from_mins(1);
 pub(crate) fn lock(gateway: &Gateway) -> Lock {
     let queue = gateway.names.store_lock();
     match gateway.config.store.kind {
-        StoreKind::Sqlite => Lock::have(queue),
-        StoreKind::Redis | StoreKind::None => Lock::nobody_has(queue),
+        StoreKind::Sqlite => Lock::alone(queue),
+        StoreKind::Redis | StoreKind::None => Lock::shared(queue),
     }
 }
 

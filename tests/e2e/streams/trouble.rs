@@ -1,16 +1,11 @@
 //! What cannot be kept waits, and what need not be kept goes on.
 
-use std::time::Duration;
-
 use bellhop_common::config::Secret;
-use bellhop_notifier::{NotifierConfig, RunError};
+use bellhop_notifier::NotifierConfig;
 use bellhop_tests::client::metric;
 use bellhop_tests::redis::OwnRedis;
-use bellhop_tests::stack::{PATIENCE, Stack};
+use bellhop_tests::stack::Stack;
 use serde_json::json;
-use tokio::net::TcpListener;
-use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use super::{event, notes, publish};
 
@@ -72,32 +67,6 @@ async fn while_the_store_is_away_live_events_go_on_and_stored_ones_wait() {
     assert!(metric(&notifier, failed).await > 0);
     notifier.stop().await;
     assert_eq!(rabbit.ready("inbox").await, 0);
-}
-
-#[tokio::test]
-async fn a_second_notifier_is_refused_where_one_keeps_events_in_a_file() {
-    let stack = Stack::shared();
-    let first = stack.notifier(stack.notifier_config()).await;
-    let mut other_file = stack.notifier_config();
-    other_file.store.path = stack.folder.0.join("other.db");
-    for config in [other_file.clone(), stack.shared_config()] {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let running = bellhop_notifier::run(listener, config, CancellationToken::new());
-        let refused = timeout(Duration::from_mins(1), running).await.unwrap();
-        let error = refused.unwrap_err();
-        assert!(matches!(error, RunError::OnlyOne { .. }), "{error:?}");
-        let text = error.to_string();
-        assert!(
-            text.contains("store.kind") && text.contains("amqp.prefix"),
-            "{text}"
-        );
-    }
-    // Its place is free as soon as it has gone.
-    let stop = first.stop();
-    let second = stack.start_notifier(other_file).await;
-    stop.await;
-    second.wait_ready(true).await;
-    timeout(PATIENCE, second.stop()).await.unwrap();
 }
 
 #[tokio::test]
