@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::bundle::Told;
-use super::{STORE_WAIT, Settled, Streams};
+use super::{Missing, STORE_WAIT, Settled, Streams};
 use crate::gateway::Gateway;
 use crate::inbound;
 use crate::metric;
@@ -124,12 +124,12 @@ async fn look(gateway: &Gateway) {
         };
         for (standing, head) in part.iter().zip(heads) {
             let name = &standing.name;
-            let is_behind = match standing.shown {
-                Some(shown) if shown != head.position() => {
-                    streams.followed(name).fall_behind(name, shown)
+            let is_behind = match standing.missing(Instant::now(), STORE_WAIT) {
+                Missing::After(shown) => {
+                    shown != head.position() && streams.followed(name).fall_behind(name, shown)
                 }
-                Some(_) => false,
-                None => standing.is_forgotten(Instant::now(), STORE_WAIT),
+                Missing::IsAsked => false,
+                Missing::Unknown => true,
             };
             if is_behind {
                 streams.catch_up(name);
@@ -167,13 +167,14 @@ async fn advance(
     let Some(standing) = streams.followed(name).standing(name) else {
         return Ok(Settled::NotFollowed);
     };
-    let Some(after) = standing.shown else {
-        // Those of whom it was behind have left, and who has come since is asking himself.
-        if !standing.is_forgotten(Instant::now(), STORE_WAIT) {
+    let after = match standing.missing(Instant::now(), STORE_WAIT) {
+        Missing::After(after) => after,
+        // Those of whom it was behind have left, and somebody has come since.
+        Missing::IsAsked => {
             sleep(ASKED).await;
             return Ok(Settled::Behind(head.position()));
         }
-        return Ok(begin(gateway, streams, name, head));
+        Missing::Unknown => return Ok(begin(gateway, streams, name, head)),
     };
     if !head.has_all_since(after) {
         warn!(%name, "events of a stream are gone before they were shown here");

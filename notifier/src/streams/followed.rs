@@ -55,11 +55,26 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
-    /// Whether nobody is about to learn where it stands. Who comes asks the store himself, and has his
-    /// answer or does without after `patience`.
-    pub(crate) fn is_forgotten(&self, now: Instant, patience: Duration) -> bool {
-        self.shown.is_none() && now > self.since + patience
+    /// What is to be read of it. Who comes asks the store himself, and has his answer or does without
+    /// after `patience`.
+    pub(crate) fn missing(&self, now: Instant, patience: Duration) -> Missing {
+        match self.shown {
+            Some(shown) => Missing::After(shown),
+            None if now <= self.since + patience => Missing::IsAsked,
+            None => Missing::Unknown,
+        }
     }
+}
+
+/// What there is to be read of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// What comes after this.
+    After(Position),
+    /// Who has come is about to learn where it stands, and nobody here was shown anything of it.
+    IsAsked,
+    /// Nobody knows, or is about to learn it.
+    Unknown,
 }
 
 /// What became of an event that came.
@@ -461,17 +476,44 @@ mod tests {
     fn who_has_just_come_again_is_looking_himself() {
         let here = Here::new();
         let patience = Duration::from_secs(5);
-        let is_forgotten = |now| here.followed.all()[0].is_forgotten(now, patience);
+        let missing = |now| here.followed.all()[0].missing(now, patience);
         let first = Instant::now();
         here.followed.follow(&here.name, first, |_| {});
-        assert!(!is_forgotten(first + patience));
+        assert_eq!(missing(first + patience), Missing::IsAsked);
         here.followed.unfollow(&here.name);
         let again = first + Duration::from_mins(1);
         here.followed.follow(&here.name, again, |_| {});
-        assert!(!is_forgotten(again + patience));
-        assert!(is_forgotten(again + patience + Duration::from_millis(1)));
+        assert_eq!(missing(again + patience), Missing::IsAsked);
+        let late = again + patience + Duration::from_millis(1);
+        assert_eq!(missing(late), Missing::Unknown);
         here.followed.settle(&here.name, None, at(4), |_| {});
-        assert!(!is_forgotten(again + Duration::from_hours(1)));
+        assert_eq!(missing(late), Missing::After(at(4)));
+    }
+
+    /// A stream waits to be caught up with; by the time it is looked at, its last follower has left
+    /// and has come again.
+    #[test]
+    fn who_comes_where_those_before_him_had_fallen_behind_has_lost_nothing() {
+        let mut here = Here::new();
+        let patience = Duration::from_secs(5);
+        let first = Instant::now();
+        here.followed.follow(&here.name, first, |_| {});
+        here.settle(None, 2);
+        assert_eq!(here.comes(4), Arrived::Gap);
+        let missing = |here: &Here, now| {
+            let standing = here.followed.standing(&here.name);
+            standing.map(|standing| standing.missing(now, patience))
+        };
+        let later = first + Duration::from_mins(1);
+        assert_eq!(missing(&here, later), Some(Missing::After(at(2))));
+        here.followed.unfollow(&here.name);
+        assert_eq!(missing(&here, later), None);
+        here.followed.follow(&here.name, later, |_| {});
+        assert_eq!(missing(&here, later), Some(Missing::IsAsked));
+        // What comes before he has his answer is shown after it.
+        assert_eq!(here.comes(5), Arrived::Waits);
+        assert_eq!(here.settle(None, 4), Settled::UpTo(at(5)));
+        assert_eq!(here.shown, [5]);
     }
 
     /// Whatever is lost, doubled and read late: each event once, in order.

@@ -33,7 +33,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 pub(crate) use self::cursor::Cursor;
-pub(crate) use self::followed::{Arrived, Followed, Settled, Standing};
+pub(crate) use self::followed::{Arrived, Followed, Missing, Settled, Standing};
 pub(crate) use self::upkeep::{lock, look_after, open};
 use crate::store::{Redis, SharedStore, StreamName};
 use batches::Batches;
