@@ -36,6 +36,7 @@ pub(super) async fn attempts(notifier: &Running, event: &str) -> Vec<Value> {
             if !attempts.is_empty() {
                 return attempts;
             }
+            // An attempt is noted after Slack has answered, and nobody is told.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };

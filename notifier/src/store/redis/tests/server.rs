@@ -1,5 +1,6 @@
 //! Servers that go with their test.
 
+use std::io::{BufRead as _, BufReader};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -7,7 +8,8 @@ use std::time::Duration;
 
 use redis::{Client, Cmd, FromRedisValue};
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::time::{Instant, sleep};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use crate::store::conformance::RETENTION;
@@ -35,14 +37,12 @@ impl Server {
         let folder = std::env::temp_dir().join(format!("bellhop-redis-{}", Uuid::now_v7()));
         std::fs::create_dir(&folder).unwrap();
         let options: Vec<_> = options.iter().map(|&option| option.to_owned()).collect();
-        let process = spawn(&folder, &options);
-        let server = Self {
+        let process = spawn(&folder, &options).await;
+        Self {
             folder,
             options,
             process,
-        };
-        server.answers().await;
-        server
+        }
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -81,7 +81,7 @@ impl Server {
         Node { server, port }
     }
 
-    /// Waits until an answer has a text in it.
+    /// Waits until an answer has a text in it, of which Redis tells nobody by itself.
     pub(super) async fn says(&self, command: &str, wanted: &str) {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -94,14 +94,6 @@ impl Server {
         }
     }
 
-    async fn answers(&self) {
-        let deadline = Instant::now() + DEADLINE;
-        while let Err(error) = self.ask::<String>("PING").await {
-            assert!(Instant::now() < deadline, "redis-server: {error}");
-            sleep(Duration::from_millis(10)).await;
-        }
-    }
-
     /// It cannot write anything any more.
     pub(super) fn kill(&mut self) {
         self.process.kill().unwrap();
@@ -109,8 +101,7 @@ impl Server {
     }
 
     pub(super) async fn start_again(&mut self) {
-        self.process = spawn(&self.folder, &self.options);
-        self.answers().await;
+        self.process = spawn(&self.folder, &self.options).await;
     }
 
     pub(super) fn signal(&self, signal: Signal) {
@@ -143,11 +134,21 @@ fn free_port_of_cluster() -> u16 {
     }
 }
 
-fn spawn(folder: &Path, options: &[String]) -> Child {
+/// Starts a server, and waits until it says that it is ready.
+async fn spawn(folder: &Path, options: &[String]) -> Child {
     let mut command = Command::new("redis-server");
     command.current_dir(folder);
     command.args(["--port", "0", "--unixsocket", "socket"]);
     command.args(["--save", "", "--appendonly", "no"]);
-    command.args(options).stdout(Stdio::null());
-    command.spawn().expect("redis-server is installed")
+    command.args(options).stdout(Stdio::piped());
+    let mut process = command.spawn().expect("redis-server is installed");
+    // What it says later goes nowhere, and it does not mind.
+    let says = BufReader::new(process.stdout.take().unwrap()).lines();
+    let reading = spawn_blocking(move || {
+        says.map_while(Result::ok)
+            .any(|line| line.contains("eady to accept connections"))
+    });
+    let is_ready = timeout(DEADLINE, reading).await.unwrap().unwrap();
+    assert!(is_ready, "redis-server has ended");
+    process
 }
