@@ -34,25 +34,25 @@ async fn versioned<T: DeserializeOwned>(
     Ok((found.version, read))
 }
 
-/// Changes what is kept under a name, from what is there now; `None` leaves it. What is kept then.
+/// Changes what is kept under a name, from what is there now; `None` leaves it.
 ///
 /// # Errors
 /// [`StoreError`], also if others change it all the time.
 pub(crate) async fn change<T: Serialize + DeserializeOwned>(
     store: &SharedStore,
     name: &str,
-    change: impl Fn(Option<T>) -> Option<T> + Send,
-) -> Result<Option<T>, StoreError> {
+    mut change: impl FnMut(Option<T>) -> Option<T> + Send,
+) -> Result<(), StoreError> {
     for _ in 0..TRIES {
         let (version, before) = versioned(store, name).await?;
         let Some(after) = change(before) else {
-            return get(store, name).await;
+            return Ok(());
         };
         // Of our own types none fails.
         let body = serde_json::to_vec(&after).unwrap_or_default();
         let put = store.put_document(name.to_owned(), version, body.into());
         if within(put).await? {
-            return Ok(Some(after));
+            return Ok(());
         }
     }
     Err(StoreError::Contended(name.to_owned()))

@@ -2,9 +2,11 @@
 
 mod sending;
 
+use std::sync::Arc;
+
 use bellhop_notifier::StoreKind;
 use bellhop_notifier::push::{Device, Put, Verdict, kept};
-use bellhop_notifier::store::{Retention, Sqlite, Store as _};
+use bellhop_notifier::store::{Retention, SharedStore, Sqlite};
 use bellhop_tests::push::{Browser, PushService, SECRET_WORD, config};
 use bellhop_tests::stack::{Folder, PATIENCE, Running, Stack, http, token};
 use bytes::Bytes;
@@ -280,12 +282,12 @@ async fn without_a_key_or_a_store_it_says_so() {
     forgetful.stop().await;
 }
 
-fn store(folder: &Folder) -> Sqlite {
+fn store(folder: &Folder) -> SharedStore {
     let retention = Retention {
         events: 10,
         age: PATIENCE,
     };
-    Sqlite::open(&folder.0.join("store.db"), retention).unwrap()
+    Arc::new(Sqlite::open(&folder.0.join("store.db"), retention).unwrap())
 }
 
 fn device(browser: &Browser) -> Device {

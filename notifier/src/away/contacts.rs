@@ -116,8 +116,7 @@ pub(crate) async fn put(
         suppressed: None,
     };
     let change = |_| Some(contact.clone());
-    documents::change(store, &document(user_id), change).await?;
-    Ok(())
+    documents::change(store, &document(user_id), change).await
 }
 
 /// Sends nothing more to an address, unless it is another one meanwhile.
@@ -136,8 +135,7 @@ pub(crate) async fn suppress(
             ..before
         })
     };
-    documents::change(store, &document(user_id), change).await?;
-    Ok(())
+    documents::change(store, &document(user_id), change).await
 }
 
 /// What a token changes.

@@ -66,8 +66,7 @@ pub(super) async fn remember(
         seq: position.seq,
     };
     let change = |_: Option<Last>| Some(last.clone());
-    documents::change(store, &document(user_id, which), change).await?;
-    Ok(())
+    documents::change(store, &document(user_id, which), change).await
 }
 
 /// All that is not read above a number, of the categories that are wanted in this digest.

@@ -71,10 +71,15 @@ impl Unsubscribe {
 
 /// The key of all instances, made by the first.
 async fn shared_key(store: &SharedStore) -> Result<String, StoreError> {
-    let fresh = || format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
-    let make = |before: Option<String>| before.is_none().then(fresh);
-    let key = documents::change(store, KEY, make).await?;
-    key.ok_or(StoreError::Closed)
+    let mut key = String::new();
+    let make = |before: Option<String>| {
+        let is_first = before.is_none();
+        let fresh = || format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+        key = before.unwrap_or_else(fresh);
+        is_first.then(|| key.clone())
+    };
+    documents::change(store, KEY, make).await?;
+    Ok(key)
 }
 
 /// Ends mails of a category.

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{Order, Outcome};
 use crate::gateway::Gateway;
-use crate::push::kept::{self, KeptError};
+use crate::push::kept;
 use crate::push::{Device, Devices, PushError, PushNote, Pusher, Subscription, Verdict};
 use crate::store::{SharedStore, StoreError};
 
@@ -20,18 +20,11 @@ pub(super) async fn devices(
     store: &SharedStore,
     user_id: &str,
 ) -> Result<Vec<Option<String>>, StoreError> {
-    let devices = kept::devices(&**store, user_id).await.map_err(plain)?;
+    let devices = kept::devices(store, user_id).await?;
     let devices = devices.iter(Timestamp::now());
     Ok(devices
         .map(|device| Some(device.subscription.id()))
         .collect())
-}
-
-fn plain(error: KeptError) -> StoreError {
-    match error {
-        KeptError::Store(error) => error,
-        error => StoreError::Contended(error.to_string()),
-    }
 }
 
 /// The push service that an order goes to, by its origin; `None` if it will go nowhere.
@@ -43,8 +36,7 @@ pub(super) async fn service(
     store: &SharedStore,
     order: &Order,
 ) -> Result<Option<String>, StoreError> {
-    let devices = kept::devices(&**store, &order.user_id).await;
-    let devices = devices.map_err(plain)?;
+    let devices = kept::devices(store, &order.user_id).await?;
     let origin = || {
         let policy = gateway.pusher.as_ref()?.policy();
         let endpoint = &meant(&devices, order)?.subscription.endpoint;
@@ -69,9 +61,9 @@ pub(super) async fn send(
     let Some(pusher) = &gateway.pusher else {
         return super::not_here("[push]");
     };
-    let devices = match kept::devices(&**store, &order.user_id).await {
+    let devices = match kept::devices(store, &order.user_id).await {
         Ok(devices) => devices,
-        Err(error) => return super::store_away(&plain(error)),
+        Err(error) => return super::store_away(&error),
     };
     let Some(device) = meant(&devices, order) else {
         return Outcome::Gone("the browser has given its subscription up".to_owned());
@@ -86,7 +78,7 @@ pub(super) async fn send(
         Err(error) => error.verdict(),
     };
     let noted = kept::note(
-        &**store,
+        store,
         &order.user_id,
         subscription,
         verdict,

@@ -16,7 +16,7 @@ use super::caller::caller;
 use super::error::ApiError;
 use super::kept;
 use crate::gateway::Gateway;
-use crate::push::kept::{KeptError, change, devices};
+use crate::push::kept::{change, devices};
 use crate::push::{Device, Given, Pusher, Put};
 
 /// A device as its user may see it: whoever has the endpoint or a key could send there.
@@ -125,9 +125,9 @@ async fn list(gateway: &Gateway, authorization: Option<&str>) -> Result<Response
     let user = caller(gateway, authorization, now)?.user_id;
     let pusher = pusher(gateway)?;
     let store = &kept::streams(gateway)?.store;
-    let devices = devices(&**store, &user)
+    let devices = devices(store, &user)
         .await
-        .map_err(|error| failed(&error))?;
+        .map_err(|error| kept::unavailable(&error))?;
     let shown: Vec<_> = devices
         .iter(now)
         .map(|device| Shown::of(device, pusher))
@@ -147,11 +147,11 @@ async fn add(
     let store = &kept::streams(gateway)?.store;
     let body = whole_body(body).await?;
     let device = device(&body, pusher, now)?;
-    let put = change(&**store, &user, |devices| {
+    let put = change(store, &user, |devices| {
         let put = devices.put(device.clone(), now);
         (put != Put::Same).then_some(put)
     });
-    let status = match put.await.map_err(|error| failed(&error))? {
+    let status = match put.await.map_err(|error| kept::unavailable(&error))? {
         Some(Put::New) => StatusCode::CREATED,
         _ => StatusCode::OK,
     };
@@ -167,8 +167,8 @@ async fn remove(
     let user = caller(gateway, authorization, Timestamp::now())?.user_id;
     pusher(gateway)?;
     let store = &kept::streams(gateway)?.store;
-    let removed = change(&**store, &user, |devices| devices.remove(id).then_some(()));
-    match removed.await.map_err(|error| failed(&error))? {
+    let removed = change(store, &user, |devices| devices.remove(id).then_some(()));
+    match removed.await.map_err(|error| kept::unavailable(&error))? {
         Some(()) => Ok(StatusCode::NO_CONTENT.into_response()),
         None => Err(ApiError::new(
             StatusCode::NOT_FOUND,
@@ -200,15 +200,4 @@ fn pusher(gateway: &Gateway) -> Result<&Pusher, ApiError> {
         let message = "this notifier sends no Web Push: push.key_file is not set";
         ApiError::new(StatusCode::NOT_FOUND, "push_not_configured", message)
     })
-}
-
-fn failed(error: &KeptError) -> ApiError {
-    match error {
-        KeptError::Store(error) => kept::unavailable(error),
-        KeptError::Busy | KeptError::Json(_) => ApiError::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "store_unavailable",
-            "your subscriptions are changed by others right now: try again",
-        ),
-    }
 }
