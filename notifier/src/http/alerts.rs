@@ -11,13 +11,12 @@ use serde_json::{Value, json};
 use tracing::info;
 use uuid::Uuid;
 use warp::http::StatusCode;
-use warp::reply::Response;
 use warp::{Filter, Rejection, Reply};
 
 use self::request::{SILENCES_MAX, silence};
 use super::body::whole_body;
-use super::caller::administrator;
-use super::error::ApiError;
+use super::caller::{Asked, asked};
+use super::error::{Answer, ApiError};
 use super::kept;
 use crate::alerts::engine::{Engine, Group, Holds, Rules, Silence};
 use crate::alerts::{Plan, SILENCES, read_state};
@@ -31,65 +30,38 @@ const TRIES: u32 = 10;
 /// `GET /api/alerts`, `GET` and `POST /api/alerts/silences`, `DELETE /api/alerts/silences/{id}`.
 pub(super) fn routes(
     gateway: Arc<Gateway>,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+) -> impl Filter<Extract = (Answer,), Error = Rejection> + Clone {
     let plan = Plan::new(&gateway.config.alerts, &gateway.config.mattermost);
     let plan = Arc::new(plan.ok().flatten());
-    let gateway = warp::any().map(move || Arc::clone(&gateway));
-    let authorization = || warp::header::optional::<String>("authorization");
+    let asked = asked(gateway);
     let open = warp::path!("api" / "alerts")
         .and(warp::get())
-        .and(gateway.clone())
-        .and(authorization())
-        .then(move |gateway: Arc<Gateway>, authorization| {
-            let plan = Arc::clone(&plan);
-            async move { answer(open(&gateway, (*plan).as_ref(), authorization).await) }
-        });
-    let list = warp::path!("api" / "alerts" / "silences")
-        .and(warp::get())
-        .and(gateway.clone())
-        .and(authorization())
-        .then(async |gateway: Arc<Gateway>, authorization| {
-            answer(list(&gateway, authorization).await)
-        });
-    let add = warp::path!("api" / "alerts" / "silences")
+        .and(asked.clone())
+        .then(move |asked| open(asked, Arc::clone(&plan)));
+    let path = || warp::path!("api" / "alerts" / "silences");
+    let list = path().and(warp::get()).and(asked.clone()).then(list);
+    let add = path()
         .and(warp::post())
-        .and(gateway.clone())
-        .and(authorization())
+        .and(asked.clone())
         .and(warp::body::stream())
-        .then(async |gateway: Arc<Gateway>, authorization, body| {
-            answer(add(&gateway, authorization, body).await)
-        });
+        .then(add);
     let end = warp::path!("api" / "alerts" / "silences" / String)
         .and(warp::delete())
-        .and(gateway)
-        .and(authorization())
-        .then(async |id: String, gateway: Arc<Gateway>, authorization| {
-            answer(end(&gateway, authorization, &id).await)
-        });
+        .and(asked)
+        .then(end);
     open.or(list).unify().or(add).unify().or(end).unify()
 }
 
-fn answer(result: Result<Response, ApiError>) -> Response {
-    result.unwrap_or_else(Reply::into_response)
-}
-
 /// The store, for an administrator; and the administrator's name.
-fn admit(
-    gateway: &Gateway,
-    authorization: Option<&str>,
-) -> Result<(SharedStore, String), ApiError> {
-    let by = administrator(gateway, authorization, Timestamp::now())?;
-    let store = Arc::clone(&kept::streams(gateway)?.store);
+fn admit(asked: &Asked) -> Result<(SharedStore, String), ApiError> {
+    let by = asked.administrator()?;
+    let store = Arc::clone(&kept::streams(&asked.gateway)?.store);
     Ok((store, by.user_id))
 }
 
-async fn open(
-    gateway: &Gateway,
-    plan: Option<&Plan>,
-    authorization: Option<String>,
-) -> Result<Response, ApiError> {
-    let (store, _) = admit(gateway, authorization.as_deref())?;
-    let plan = plan.ok_or_else(|| {
+async fn open(asked: Asked, plan: Arc<Option<Plan>>) -> Answer {
+    let (store, _) = admit(&asked)?;
+    let plan = (*plan).as_ref().ok_or_else(|| {
         let message = "this notifier tells nobody: no webhook is configured";
         ApiError::new(StatusCode::NOT_IMPLEMENTED, "no_alerts", message)
     })?;
@@ -162,8 +134,8 @@ async fn read(store: &SharedStore) -> Result<(u64, Vec<Silence>), ApiError> {
     }))
 }
 
-async fn list(gateway: &Gateway, authorization: Option<String>) -> Result<Response, ApiError> {
-    let (store, _) = admit(gateway, authorization.as_deref())?;
+async fn list(asked: Asked) -> Answer {
+    let (store, _) = admit(&asked)?;
     let (_, mut silences) = read(&store).await?;
     let now = Timestamp::now();
     silences.retain(|silence| silence.until > now);
@@ -191,12 +163,8 @@ async fn change<T>(
     Err(ApiError::new(StatusCode::CONFLICT, "busy", message))
 }
 
-async fn add(
-    gateway: &Gateway,
-    authorization: Option<String>,
-    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
-) -> Result<Response, ApiError> {
-    let (store, by) = admit(gateway, authorization.as_deref())?;
+async fn add(asked: Asked, body: impl Stream<Item = Result<impl Buf, warp::Error>>) -> Answer {
+    let (store, by) = admit(&asked)?;
     let body = whole_body(body).await?;
     let made = silence(&body, Uuid::now_v7(), by, Timestamp::now())?;
     change(&store, |silences| {
@@ -214,12 +182,8 @@ async fn add(
     Ok(warp::reply::with_status(answer, StatusCode::CREATED).into_response())
 }
 
-async fn end(
-    gateway: &Gateway,
-    authorization: Option<String>,
-    id: &str,
-) -> Result<Response, ApiError> {
-    let (store, by) = admit(gateway, authorization.as_deref())?;
+async fn end(id: String, asked: Asked) -> Answer {
+    let (store, by) = admit(&asked)?;
     let ended = change(&store, |silences| {
         let at = silences
             .iter()

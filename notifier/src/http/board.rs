@@ -3,15 +3,13 @@
 use std::sync::Arc;
 
 use bellhop_common::wire::decode_word;
-use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use warp::http::StatusCode;
-use warp::reply::Response;
 use warp::{Filter, Rejection, Reply};
 
-use super::caller::caller;
-use super::error::ApiError;
+use super::caller::{Asked, asked};
+use super::error::{Answer, ApiError};
 use super::kept::{self, LIMIT};
 use crate::gateway::Gateway;
 use crate::store::TaskQuery;
@@ -25,50 +23,24 @@ struct Page<'a> {
 
 pub(super) fn routes(
     gateway: Arc<Gateway>,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
-    let all = list_route(Arc::clone(&gateway));
-    all.or(one_route(gateway)).unify()
-}
-
-fn list_route(
-    gateway: Arc<Gateway>,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
-    warp::path!("api" / "tasks")
+) -> impl Filter<Extract = (Answer,), Error = Rejection> + Clone {
+    let asked = asked(gateway);
+    let all = warp::path!("api" / "tasks")
         .and(warp::get())
-        .and(warp::header::optional::<String>("authorization"))
-        .and(warp::query::<Vec<(String, String)>>())
-        .then(move |authorization: Option<String>, query| {
-            let gateway = Arc::clone(&gateway);
-            async move {
-                let answer = list(&gateway, authorization.as_deref(), query).await;
-                answer.unwrap_or_else(Reply::into_response)
-            }
-        })
-}
-
-fn one_route(
-    gateway: Arc<Gateway>,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
-    warp::path!("api" / "tasks" / String)
+        .and(asked.clone())
+        .and(warp::query())
+        .then(list);
+    let one = warp::path!("api" / "tasks" / String)
         .and(warp::get())
-        .and(warp::header::optional::<String>("authorization"))
-        .then(move |id: String, authorization: Option<String>| {
-            let gateway = Arc::clone(&gateway);
-            async move {
-                let answer = one(&gateway, authorization.as_deref(), &id).await;
-                answer.unwrap_or_else(Reply::into_response)
-            }
-        })
+        .and(asked)
+        .then(one);
+    all.or(one).unify()
 }
 
-async fn list(
-    gateway: &Gateway,
-    authorization: Option<&str>,
-    query: Vec<(String, String)>,
-) -> Result<Response, ApiError> {
-    let user = caller(gateway, authorization, Timestamp::now())?.user_id;
+async fn list(asked: Asked, query: Vec<(String, String)>) -> Answer {
+    let user = asked.caller()?.user_id;
     let query = wanted(query)?;
-    let store = &kept::streams(gateway)?.store;
+    let store = &kept::streams(&asked.gateway)?.store;
     // One more, to know whether there are more.
     let with_next = TaskQuery {
         limit: query.limit + 1,
@@ -115,14 +87,10 @@ fn ended(status: &str) -> Result<Option<bool>, ApiError> {
     }
 }
 
-async fn one(
-    gateway: &Gateway,
-    authorization: Option<&str>,
-    id: &str,
-) -> Result<Response, ApiError> {
-    let user = caller(gateway, authorization, Timestamp::now())?.user_id;
-    let id = decode_word(id).unwrap_or_else(|| id.to_owned());
-    let store = &kept::streams(gateway)?.store;
+async fn one(id: String, asked: Asked) -> Answer {
+    let user = asked.caller()?.user_id;
+    let id = decode_word(&id).unwrap_or(id);
+    let store = &kept::streams(&asked.gateway)?.store;
     let found = within(store.task(user, id)).await;
     let found = found.map_err(|error| kept::unavailable(&error))?;
     let state = found.as_ref().and_then(|task| kept::raw(&task.state));

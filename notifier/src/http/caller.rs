@@ -1,8 +1,11 @@
 //! Who asks, and what for: administrators and publishers are known by a word in their token's scope,
 //! administrators also by their name in the configuration.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use warp::http::StatusCode;
+use warp::{Filter, Rejection};
 
 use super::arrival::unauthorized;
 use super::error::ApiError;
@@ -16,57 +19,65 @@ const ADMIN: &str = "admin";
 /// The scope of backends.
 const PUBLISH: &str = "publish";
 
-/// Who asks.
-pub(super) fn caller(
-    gateway: &Gateway,
-    authorization: Option<&str>,
-    now: Timestamp,
-) -> Result<Identity, ApiError> {
-    let token = Credentials::read(authorization, None, None).token;
-    match (gateway.verifier.mode(), token) {
-        // In the mode without tokens the bearer's word is its name.
-        (AuthMode::None, Some((_, user_id))) => Ok(Identity::unchecked(user_id)),
-        (AuthMode::Jwt, Some((_, token))) => match gateway.verifier.verify(&token, now) {
-            Ok(identity) => Ok(identity),
-            Err(error) => Err(unauthorized(&error)),
-        },
-        (_, None) => {
-            let message = "send the header Authorization: Bearer <token>";
-            Err(ApiError::new(StatusCode::UNAUTHORIZED, "no_token", message))
+/// A request, whoever it is from.
+pub(super) struct Asked {
+    pub(super) gateway: Arc<Gateway>,
+    authorization: Option<String>,
+}
+
+/// What the routes begin with, after their path and method.
+pub(super) fn asked(
+    gateway: Arc<Gateway>,
+) -> impl Filter<Extract = (Asked,), Error = Rejection> + Clone {
+    let authorization = warp::header::optional("authorization");
+    authorization.map(move |authorization| Asked {
+        gateway: Arc::clone(&gateway),
+        authorization,
+    })
+}
+
+impl Asked {
+    /// Who asks. Comes before the body is read, so that a stranger costs little.
+    pub(super) fn caller(&self) -> Result<Identity, ApiError> {
+        let verifier = &self.gateway.verifier;
+        let token = Credentials::read(self.authorization.as_deref(), None, None).token;
+        match (verifier.mode(), token) {
+            // In the mode without tokens the bearer's word is its name.
+            (AuthMode::None, Some((_, user_id))) => Ok(Identity::unchecked(user_id)),
+            (AuthMode::Jwt, Some((_, token))) => verifier
+                .verify(&token, Timestamp::now())
+                .map_err(|error| unauthorized(&error)),
+            (_, None) => {
+                let message = "send the header Authorization: Bearer <token>";
+                Err(ApiError::new(StatusCode::UNAUTHORIZED, "no_token", message))
+            }
         }
     }
-}
 
-/// Who asks, if it is an administrator.
-pub(super) fn administrator(
-    gateway: &Gateway,
-    authorization: Option<&str>,
-    now: Timestamp,
-) -> Result<Identity, ApiError> {
-    let identity = caller(gateway, authorization, now)?;
-    if is_administrator(gateway, &identity) {
-        return Ok(identity);
+    /// Who asks, if it is an administrator.
+    pub(super) fn administrator(&self) -> Result<Identity, ApiError> {
+        let identity = self.caller()?;
+        if is_administrator(&self.gateway, &identity) {
+            return Ok(identity);
+        }
+        let message = format!(
+            "this is for administrators: the token's `scope` needs the word `{ADMIN}`, or \
+             auth.administrators the user's id"
+        );
+        Err(ApiError::new(StatusCode::FORBIDDEN, "not_admin", message))
     }
-    let message = format!(
-        "this is for administrators: the token's `scope` needs the word `{ADMIN}`, or \
-         auth.administrators the user's id"
-    );
-    Err(ApiError::new(StatusCode::FORBIDDEN, "not_admin", message))
-}
 
-/// Who asks, if it is a publisher.
-pub(super) fn publisher(
-    gateway: &Gateway,
-    authorization: Option<&str>,
-    now: Timestamp,
-) -> Result<Identity, ApiError> {
-    let identity = caller(gateway, authorization, now)?;
-    if is_publisher(gateway, &identity) {
-        return Ok(identity);
+    /// Who asks, if it is a publisher.
+    pub(super) fn publisher(&self) -> Result<Identity, ApiError> {
+        let identity = self.caller()?;
+        if is_publisher(&self.gateway, &identity) {
+            return Ok(identity);
+        }
+        let message =
+            format!("this is for backends: the token's `scope` needs the word `{PUBLISH}`");
+        let status = StatusCode::FORBIDDEN;
+        Err(ApiError::new(status, "not_publisher", message))
     }
-    let message = format!("this is for backends: the token's `scope` needs the word `{PUBLISH}`");
-    let status = StatusCode::FORBIDDEN;
-    Err(ApiError::new(status, "not_publisher", message))
 }
 
 /// Whether somebody may send to everybody, and see who is where.

@@ -4,16 +4,14 @@
 use std::sync::Arc;
 
 use bellhop_common::wire::{MAX_ID_BYTES, decode_word};
-use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 use warp::http::StatusCode;
-use warp::reply::Response;
 use warp::{Filter, Rejection, Reply};
 
-use super::caller::{administrator, caller, is_publisher};
-use super::error::ApiError;
+use super::caller::{Asked, asked, is_publisher};
+use super::error::{Answer, ApiError};
 use super::kept::{bad_query, unavailable, unknown};
 use crate::gateway::Gateway;
 use crate::store::Connected;
@@ -33,49 +31,23 @@ struct Row {
 
 pub(super) fn routes(
     gateway: Arc<Gateway>,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
-    let users = user_route(Arc::clone(&gateway));
-    users.or(list_route(gateway)).unify()
-}
-
-fn user_route(
-    gateway: Arc<Gateway>,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
-    warp::path!("api" / "users" / String / "presence")
+) -> impl Filter<Extract = (Answer,), Error = Rejection> + Clone {
+    let asked = asked(gateway);
+    let user = warp::path!("api" / "users" / String / "presence")
         .and(warp::get())
-        .and(warp::header::optional::<String>("authorization"))
-        .then(move |id: String, authorization: Option<String>| {
-            let gateway = Arc::clone(&gateway);
-            async move {
-                let answer = user(&gateway, &id, authorization.as_deref()).await;
-                answer.unwrap_or_else(Reply::into_response)
-            }
-        })
-}
-
-fn list_route(
-    gateway: Arc<Gateway>,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
-    warp::path!("api" / "connections")
+        .and(asked.clone())
+        .then(user);
+    let list = warp::path!("api" / "connections")
         .and(warp::get())
-        .and(warp::header::optional::<String>("authorization"))
-        .and(warp::query::<Vec<(String, String)>>())
-        .then(move |authorization: Option<String>, query| {
-            let gateway = Arc::clone(&gateway);
-            async move {
-                let answer = list(&gateway, authorization.as_deref(), query).await;
-                answer.unwrap_or_else(Reply::into_response)
-            }
-        })
+        .and(asked)
+        .and(warp::query())
+        .then(list);
+    user.or(list).unify()
 }
 
-async fn user(
-    gateway: &Gateway,
-    id: &str,
-    authorization: Option<&str>,
-) -> Result<Response, ApiError> {
-    let identity = caller(gateway, authorization, Timestamp::now())?;
-    let id = decode_word(id).filter(|id| (1..=MAX_ID_BYTES).contains(&id.len()));
+async fn user(id: String, asked: Asked) -> Answer {
+    let (identity, gateway) = (asked.caller()?, &asked.gateway);
+    let id = decode_word(&id).filter(|id| (1..=MAX_ID_BYTES).contains(&id.len()));
     let Some(id) = id else {
         let message = format!("the id must have 1 to {MAX_ID_BYTES} bytes, percent-encoded");
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "bad_id", message));
@@ -90,12 +62,8 @@ async fn user(
     Ok(warp::reply::json(&answer).into_response())
 }
 
-async fn list(
-    gateway: &Gateway,
-    authorization: Option<&str>,
-    query: Vec<(String, String)>,
-) -> Result<Response, ApiError> {
-    administrator(gateway, authorization, Timestamp::now())?;
+async fn list(asked: Asked, query: Vec<(String, String)>) -> Answer {
+    asked.administrator()?;
     let (mut user, mut limit) = (None, LIMIT);
     for (name, value) in query {
         match (name.as_str(), value.parse()) {
@@ -109,7 +77,7 @@ async fn list(
         }
     }
     // One more, to know whether there are more.
-    let found = gateway.connected(user.as_deref(), limit + 1).await;
+    let found = asked.gateway.connected(user.as_deref(), limit + 1).await;
     let mut found = found.map_err(|error| unavailable(&error))?;
     let more = found.len() > limit;
     found.truncate(limit);

@@ -5,16 +5,14 @@ use std::sync::Arc;
 use bellhop_common::wire::{MAX_ID_BYTES, MAX_TITLE_BYTES, decode_word};
 use bytes::Buf;
 use futures_util::Stream;
-use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 use warp::http::StatusCode;
-use warp::reply::Response;
 use warp::{Filter, Rejection, Reply};
 
 use super::body::whole_body;
-use super::caller::publisher;
-use super::error::ApiError;
+use super::caller::{Asked, asked};
+use super::error::{Answer, ApiError};
 use super::kept;
 use crate::away::contacts;
 use crate::gateway::Gateway;
@@ -29,31 +27,15 @@ struct Request {
 
 pub(super) fn routes(
     gateway: Arc<Gateway>,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
-    let with_gateway = warp::any().map(move || Arc::clone(&gateway));
+) -> impl Filter<Extract = (Answer,), Error = Rejection> + Clone {
+    let asked = asked(gateway);
     let path = || warp::path!("api" / "users" / String / "contact");
-    let authorization = || warp::header::optional::<String>("authorization");
-    let show = path()
-        .and(warp::get())
-        .and(with_gateway.clone())
-        .and(authorization())
-        .then(
-            async |id: String, gateway: Arc<Gateway>, authorization: Option<String>| {
-                let answer = show(&gateway, authorization.as_deref(), &id).await;
-                answer.unwrap_or_else(Reply::into_response)
-            },
-        );
+    let show = path().and(warp::get()).and(asked.clone()).then(show);
     let put = path()
         .and(warp::put())
-        .and(with_gateway)
-        .and(authorization())
+        .and(asked)
         .and(warp::body::stream())
-        .then(
-            async |id: String, gateway: Arc<Gateway>, authorization: Option<String>, body| {
-                let answer = put(&gateway, authorization.as_deref(), &id, body).await;
-                answer.unwrap_or_else(Reply::into_response)
-            },
-        );
+        .then(put);
     show.or(put).unify()
 }
 
@@ -65,13 +47,9 @@ fn user_id(id: &str) -> Result<String, ApiError> {
     })
 }
 
-async fn show(
-    gateway: &Gateway,
-    authorization: Option<&str>,
-    id: &str,
-) -> Result<Response, ApiError> {
-    publisher(gateway, authorization, Timestamp::now())?;
-    let (id, store) = (user_id(id)?, &kept::streams(gateway)?.store);
+async fn show(id: String, asked: Asked) -> Answer {
+    asked.publisher()?;
+    let (id, store) = (user_id(&id)?, &kept::streams(&asked.gateway)?.store);
     let found = contacts::contact(store, &id).await;
     let found = found.map_err(|error| kept::unavailable(&error))?;
     let answer = json!({ "user_id": id, "contact": found });
@@ -79,13 +57,12 @@ async fn show(
 }
 
 async fn put(
-    gateway: &Gateway,
-    authorization: Option<&str>,
-    id: &str,
+    id: String,
+    asked: Asked,
     body: impl Stream<Item = Result<impl Buf, warp::Error>>,
-) -> Result<Response, ApiError> {
-    publisher(gateway, authorization, Timestamp::now())?;
-    let (id, store) = (user_id(id)?, &kept::streams(gateway)?.store);
+) -> Answer {
+    asked.publisher()?;
+    let (id, store) = (user_id(&id)?, &kept::streams(&asked.gateway)?.store);
     let body = whole_body(body).await?;
     let bad = |code, message| Err(ApiError::new(StatusCode::BAD_REQUEST, code, message));
     let Request { email, name } = match serde_json::from_slice(&body) {

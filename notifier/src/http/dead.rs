@@ -10,7 +10,6 @@ use bellhop_common::dead_letters::{Bounds, Office, Report};
 use bellhop_common::telemetry::with_causes;
 use bytes::Buf;
 use futures_util::Stream;
-use jiff::Timestamp;
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -21,8 +20,8 @@ use warp::{Filter, Rejection, Reply};
 
 use self::request::{Order, Query, decoded};
 use super::body::whole_body;
-use super::caller::administrator;
-use super::error::ApiError;
+use super::caller::{Asked, asked};
+use super::error::{Answer, ApiError};
 use crate::gateway::Gateway;
 
 /// How long to wait for somebody else who looks through the dead letters.
@@ -44,59 +43,39 @@ struct Desk {
 /// `GET /api/dead`, `GET /api/dead/{id}`, `POST /api/dead/replay`, `POST /api/dead/drop`.
 pub(super) fn routes(
     gateway: Arc<Gateway>,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+) -> impl Filter<Extract = (Answer,), Error = Rejection> + Clone {
     let office = Office::new(&gateway.config.amqp, "notifier dead letters");
     let desk = Arc::new(Desk {
-        gateway,
+        gateway: Arc::clone(&gateway),
         office,
         turn: Arc::new(Semaphore::new(1)),
     });
     let desk = warp::any().map(move || Arc::clone(&desk));
-    let authorization = || warp::header::optional::<String>("authorization");
+    let asked = desk.and(asked(gateway));
     let list = warp::path!("api" / "dead")
         .and(warp::get())
-        .and(desk.clone())
-        .and(authorization())
-        .and(warp::query::<Vec<(String, String)>>())
-        .then(async |desk: Arc<Desk>, authorization, query| {
-            answer(list(desk, authorization, query).await)
-        });
+        .and(asked.clone())
+        .and(warp::query())
+        .then(list);
     let show = warp::path!("api" / "dead" / String)
         .and(warp::get())
-        .and(desk.clone())
-        .and(authorization())
-        .then(async |id: String, desk: Arc<Desk>, authorization| {
-            answer(show(desk, authorization, id).await)
-        });
+        .and(asked.clone())
+        .then(show);
     let replay = warp::path!("api" / "dead" / "replay")
         .and(warp::post())
-        .and(desk.clone())
-        .and(authorization())
+        .and(asked.clone())
         .and(warp::body::stream())
-        .then(async |desk: Arc<Desk>, authorization, body| {
-            answer(replay(desk, authorization, body).await)
-        });
+        .then(replay);
     let drop = warp::path!("api" / "dead" / "drop")
         .and(warp::post())
-        .and(desk)
-        .and(authorization())
+        .and(asked)
         .and(warp::body::stream())
-        .then(async |desk: Arc<Desk>, authorization, body| {
-            answer(discard(desk, authorization, body).await)
-        });
+        .then(discard);
     list.or(show).unify().or(replay).unify().or(drop).unify()
 }
 
-fn answer(result: Result<Response, ApiError>) -> Response {
-    result.unwrap_or_else(Reply::into_response)
-}
-
-async fn list(
-    desk: Arc<Desk>,
-    authorization: Option<String>,
-    query: Vec<(String, String)>,
-) -> Result<Response, ApiError> {
-    desk.admit(authorization.as_deref())?;
+async fn list(desk: Arc<Desk>, asked: Asked, query: Vec<(String, String)>) -> Answer {
+    asked.administrator()?;
     let Query { filter, limit } = Query::read(query)?;
     let at = Arc::clone(&desk);
     desk.work(async move {
@@ -110,12 +89,8 @@ async fn list(
     .await
 }
 
-async fn show(
-    desk: Arc<Desk>,
-    authorization: Option<String>,
-    id: String,
-) -> Result<Response, ApiError> {
-    desk.admit(authorization.as_deref())?;
+async fn show(id: String, desk: Arc<Desk>, asked: Asked) -> Answer {
+    asked.administrator()?;
     let id = decoded(&id)?;
     let at = Arc::clone(&desk);
     desk.work(async move {
@@ -130,10 +105,10 @@ async fn show(
 
 async fn replay(
     desk: Arc<Desk>,
-    authorization: Option<String>,
+    asked: Asked,
     body: impl Stream<Item = Result<impl Buf, warp::Error>>,
-) -> Result<Response, ApiError> {
-    desk.admit(authorization.as_deref())?;
+) -> Answer {
+    asked.administrator()?;
     let Order { filter, queue } = Order::read(&whole_body(body).await?)?;
     let at = Arc::clone(&desk);
     desk.work(async move {
@@ -146,10 +121,10 @@ async fn replay(
 
 async fn discard(
     desk: Arc<Desk>,
-    authorization: Option<String>,
+    asked: Asked,
     body: impl Stream<Item = Result<impl Buf, warp::Error>>,
-) -> Result<Response, ApiError> {
-    desk.admit(authorization.as_deref())?;
+) -> Answer {
+    asked.administrator()?;
     let order = Order::read(&whole_body(body).await?)?;
     if order.queue.is_some() {
         let message = "a letter that is dropped goes into no queue: leave `queue` out";
@@ -168,11 +143,6 @@ async fn discard(
 }
 
 impl Desk {
-    /// Before anything else, so that a stranger costs little.
-    fn admit(&self, authorization: Option<&str>) -> Result<(), ApiError> {
-        administrator(&self.gateway, authorization, Timestamp::now()).map(drop)
-    }
-
     fn bounds(&self) -> Bounds {
         Bounds {
             turn: TURN,
@@ -186,7 +156,7 @@ impl Desk {
     async fn work(
         &self,
         work: impl Future<Output = Result<Response, BrowseError>> + Send + 'static,
-    ) -> Result<Response, ApiError> {
+    ) -> Answer {
         let turn = Arc::clone(&self.turn).acquire_owned();
         // The semaphore is never closed.
         let Ok(Ok(turn)) = timeout(TURN, turn).await else {

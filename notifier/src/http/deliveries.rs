@@ -6,11 +6,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
-use warp::reply::Response;
 use warp::{Filter, Rejection, Reply};
 
-use super::caller::administrator;
-use super::error::ApiError;
+use super::caller::{Asked, asked};
+use super::error::{Answer, ApiError};
 use super::kept;
 use crate::gateway::Gateway;
 use crate::streams::catch_up::within;
@@ -28,28 +27,18 @@ struct Time {
 
 pub(super) fn route(
     gateway: Arc<Gateway>,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+) -> impl Filter<Extract = (Answer,), Error = Rejection> + Clone {
     warp::path!("api" / "deliveries")
         .and(warp::get())
-        .and(warp::header::optional::<String>("authorization"))
-        .and(warp::query::<Vec<(String, String)>>())
-        .then(move |authorization: Option<String>, query| {
-            let gateway = Arc::clone(&gateway);
-            async move {
-                let answer = show(&gateway, authorization.as_deref(), query).await;
-                answer.unwrap_or_else(Reply::into_response)
-            }
-        })
+        .and(asked(gateway))
+        .and(warp::query())
+        .then(show)
 }
 
-async fn show(
-    gateway: &Gateway,
-    authorization: Option<&str>,
-    query: Vec<(String, String)>,
-) -> Result<Response, ApiError> {
-    administrator(gateway, authorization, Timestamp::now())?;
+async fn show(asked: Asked, query: Vec<(String, String)>) -> Answer {
+    asked.administrator()?;
     let event = event(query)?;
-    let store = &kept::streams(gateway)?.store;
+    let store = &kept::streams(&asked.gateway)?.store;
     let found = within(store.attempts(event)).await;
     let found = found.map_err(|error| kept::unavailable(&error))?;
     let mut attempts: Vec<_> = found.iter().filter_map(kept::raw).collect();

@@ -17,6 +17,9 @@ pub(crate) struct ApiError {
     pub(crate) message: String,
 }
 
+/// What a request is answered.
+pub(super) type Answer = Result<Response, ApiError>;
+
 impl ApiError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self {

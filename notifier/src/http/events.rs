@@ -24,8 +24,8 @@ use warp::{Filter, Rejection, Reply};
 use self::repeats::{Begun, Key, MAX_KEY_BYTES, Repeats};
 use self::request::{Prepared, RequestError, prepare};
 use super::body::whole_body;
-use super::caller::publisher;
-use super::error::ApiError;
+use super::caller::{Asked, asked};
+use super::error::{Answer, ApiError};
 use crate::gateway::Gateway;
 use crate::metric;
 
@@ -48,42 +48,34 @@ struct Ticket {
 
 pub(super) fn route(
     gateway: Arc<Gateway>,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+) -> impl Filter<Extract = (Answer,), Error = Rejection> + Clone {
     let desk = Arc::new(Desk {
-        gateway,
+        gateway: Arc::clone(&gateway),
         repeats: Mutex::default(),
         hasher: RandomState::new(),
     });
     warp::path!("api" / "events")
         .and(warp::post())
-        .and(warp::header::optional::<String>("authorization"))
-        .and(warp::header::optional::<String>("idempotency-key"))
+        .and(asked(gateway))
+        .and(warp::header::optional("idempotency-key"))
         .and(warp::body::stream())
-        .then(move |authorization: Option<String>, key, body| {
-            let desk = Arc::clone(&desk);
-            async move {
-                let answer = publish(desk, authorization.as_deref(), key, body).await;
-                answer.unwrap_or_else(Reply::into_response)
-            }
-        })
+        .then(move |asked, key, body| publish(Arc::clone(&desk), asked, key, body))
 }
 
 async fn publish(
     desk: Arc<Desk>,
-    authorization: Option<&str>,
+    asked: Asked,
     key: Option<String>,
     body: impl Stream<Item = Result<impl Buf, warp::Error>>,
-) -> Result<Response, ApiError> {
-    let now = Timestamp::now();
-    // Before the body, so that a stranger costs little.
-    let user = publisher(&desk.gateway, authorization, now)?.user_id;
+) -> Answer {
+    let user = asked.publisher()?.user_id;
     let key = key.map(|text| key_of(user, text)).transpose()?;
     let body = whole_body(body).await?;
     let id = |index| {
         key.as_ref()
             .map_or_else(Uuid::now_v7, |key| key.event_id(index))
     };
-    let events = prepare(&body, now, id).map_err(|error| refused(&error))?;
+    let events = prepare(&body, Timestamp::now(), id).map_err(|error| refused(&error))?;
     let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
     let mut ticket = None;
     if let Some(key) = key {

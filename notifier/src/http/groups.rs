@@ -12,12 +12,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 use warp::http::StatusCode;
-use warp::reply::Response;
 use warp::{Filter, Rejection, Reply};
 
 use super::body::whole_body;
-use super::caller::caller;
-use super::error::ApiError;
+use super::caller::{Asked, asked};
+use super::error::{Answer, ApiError};
 use super::tasks::{not_open, refused};
 use crate::config::OpenKind;
 use crate::gateway::Gateway;
@@ -63,27 +62,16 @@ fn no_args() -> Value {
 
 pub(super) fn route(
     gateway: Arc<Gateway>,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+) -> impl Filter<Extract = (Answer,), Error = Rejection> + Clone {
     warp::path!("api" / "groups")
         .and(warp::post())
-        .and(warp::header::optional::<String>("authorization"))
+        .and(asked(gateway))
         .and(warp::body::stream())
-        .then(move |authorization: Option<String>, body| {
-            let gateway = Arc::clone(&gateway);
-            async move {
-                let answer = start(&gateway, authorization.as_deref(), body).await;
-                answer.unwrap_or_else(Reply::into_response)
-            }
-        })
+        .then(start)
 }
 
-async fn start(
-    gateway: &Gateway,
-    authorization: Option<&str>,
-    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
-) -> Result<Response, ApiError> {
-    let now = Timestamp::now();
-    let user_id = caller(gateway, authorization, now)?.user_id;
+async fn start(asked: Asked, body: impl Stream<Item = Result<impl Buf, warp::Error>>) -> Answer {
+    let (user_id, gateway) = (asked.caller()?.user_id, &asked.gateway);
     let body = whole_body(body).await?;
     let request: Request = serde_json::from_slice(&body)
         .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "bad_json", error.to_string()))?;
@@ -91,7 +79,7 @@ async fn start(
     let jobs = new.jobs.iter();
     let task_ids: Vec<_> = jobs.map(|(_, job)| job.id.clone()).collect();
     let group_id = new.group.id.clone();
-    enqueue_group(&gateway.publisher, &gateway.names, new, now)
+    enqueue_group(&gateway.publisher, &gateway.names, new, Timestamp::now())
         .await
         .map_err(|error| wrong(&error))?;
     let answer = warp::reply::json(&json!({ "group_id": group_id, "task_ids": task_ids }));

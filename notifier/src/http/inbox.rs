@@ -10,12 +10,11 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 use warp::http::StatusCode;
-use warp::reply::Response;
 use warp::{Filter, Rejection, Reply};
 
 use super::body::whole_body;
-use super::caller::caller;
-use super::error::ApiError;
+use super::caller::{Asked, asked};
+use super::error::{Answer, ApiError};
 use super::kept::{self, LIMIT};
 use crate::gateway::Gateway;
 use crate::inbound;
@@ -53,53 +52,27 @@ struct Item {
 /// `GET /api/inbox`, `POST /api/inbox/read` and `POST /api/inbox/archive`.
 pub(super) fn routes(
     gateway: Arc<Gateway>,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+) -> impl Filter<Extract = (Answer,), Error = Rejection> + Clone {
+    let asked = asked(gateway);
     let read = warp::path!("api" / "inbox" / "read").map(|| Mark::Read);
     let archive = warp::path!("api" / "inbox" / "archive").map(|| Mark::Archived);
-    let marks = mark_route(Arc::clone(&gateway), read.or(archive).unify());
-    show_route(gateway).or(marks).unify()
-}
-
-fn show_route(
-    gateway: Arc<Gateway>,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
-    warp::path!("api" / "inbox")
-        .and(warp::get())
-        .and(warp::header::optional::<String>("authorization"))
-        .and(warp::query::<Vec<(String, String)>>())
-        .then(move |authorization: Option<String>, query| {
-            let gateway = Arc::clone(&gateway);
-            async move {
-                let answer = show(&gateway, authorization.as_deref(), query).await;
-                answer.unwrap_or_else(Reply::into_response)
-            }
-        })
-}
-
-fn mark_route(
-    gateway: Arc<Gateway>,
-    path: impl Filter<Extract = (Mark,), Error = Rejection> + Clone,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
-    path.and(warp::post())
-        .and(warp::header::optional::<String>("authorization"))
+    let marks = (read.or(archive).unify())
+        .and(warp::post())
+        .and(asked.clone())
         .and(warp::body::stream())
-        .then(move |mark, authorization: Option<String>, body| {
-            let gateway = Arc::clone(&gateway);
-            async move {
-                let answer = mark_some(&gateway, authorization.as_deref(), mark, body).await;
-                answer.unwrap_or_else(Reply::into_response)
-            }
-        })
+        .then(mark_some);
+    let show = warp::path!("api" / "inbox")
+        .and(warp::get())
+        .and(asked)
+        .and(warp::query())
+        .then(show);
+    show.or(marks).unify()
 }
 
-async fn show(
-    gateway: &Gateway,
-    authorization: Option<&str>,
-    query: Vec<(String, String)>,
-) -> Result<Response, ApiError> {
-    let user = caller(gateway, authorization, Timestamp::now())?.user_id;
+async fn show(asked: Asked, query: Vec<(String, String)>) -> Answer {
+    let user = asked.caller()?.user_id;
     let query = wanted(query)?;
-    let store = &kept::streams(gateway)?.store;
+    let store = &kept::streams(&asked.gateway)?.store;
     let name = StreamName::user(&user);
     let heads = within(store.heads(vec![name.clone()])).await;
     let heads = heads.map_err(|error| kept::unavailable(&error))?;
@@ -165,16 +138,14 @@ fn wanted(query: Vec<(String, String)>) -> Result<InboxQuery, ApiError> {
 }
 
 async fn mark_some(
-    gateway: &Gateway,
-    authorization: Option<&str>,
     how: Mark,
+    asked: Asked,
     body: impl Stream<Item = Result<impl Buf, warp::Error>>,
-) -> Result<Response, ApiError> {
-    // Before the body, so that a stranger costs little.
-    let user = caller(gateway, authorization, Timestamp::now())?.user_id;
+) -> Answer {
+    let user = asked.caller()?.user_id;
     let body = whole_body(body).await?;
     let marked = marked(&body)?;
-    let unread = mark(gateway, user, marked, how).await;
+    let unread = mark(&asked.gateway, user, marked, how).await;
     let unread = unread.map_err(|error| match error {
         MarkError::NoStore => kept::no_store(),
         MarkError::Store(error) => kept::unavailable(&error),

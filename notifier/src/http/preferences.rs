@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use bytes::Buf;
 use futures_util::Stream;
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use warp::http::StatusCode;
 use warp::reply::Response;
 use warp::{Filter, Rejection, Reply};
 
 use super::body::whole_body;
-use super::caller::caller;
-use super::error::ApiError;
+use super::caller::{Asked, asked};
+use super::error::{Answer, ApiError};
 use super::kept;
 use crate::away::decision::{mail_choice, push_choice};
 use crate::away::preferences::{DIGEST_AT, Preferences, preferences_document};
@@ -21,36 +20,20 @@ use crate::gateway::Gateway;
 
 pub(super) fn routes(
     gateway: Arc<Gateway>,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
-    let with_gateway = warp::any().map(move || Arc::clone(&gateway));
+) -> impl Filter<Extract = (Answer,), Error = Rejection> + Clone {
+    let asked = asked(gateway);
     let path = || warp::path!("api" / "preferences");
-    let authorization = || warp::header::optional::<String>("authorization");
-    let show = path()
-        .and(warp::get())
-        .and(with_gateway.clone())
-        .and(authorization())
-        .then(
-            async |gateway: Arc<Gateway>, authorization: Option<String>| {
-                let answer = show(&gateway, authorization.as_deref()).await;
-                answer.unwrap_or_else(Reply::into_response)
-            },
-        );
+    let show = path().and(warp::get()).and(asked.clone()).then(show);
     let put = path()
         .and(warp::put())
-        .and(with_gateway)
-        .and(authorization())
+        .and(asked)
         .and(warp::body::stream())
-        .then(
-            async |gateway: Arc<Gateway>, authorization: Option<String>, body| {
-                let answer = put(&gateway, authorization.as_deref(), body).await;
-                answer.unwrap_or_else(Reply::into_response)
-            },
-        );
+        .then(put);
     show.or(put).unify()
 }
 
-async fn show(gateway: &Gateway, authorization: Option<&str>) -> Result<Response, ApiError> {
-    let user = caller(gateway, authorization, Timestamp::now())?.user_id;
+async fn show(asked: Asked) -> Answer {
+    let (user, gateway) = (asked.caller()?.user_id, &asked.gateway);
     let store = &kept::streams(gateway)?.store;
     let wishes = documents::get(store, &preferences_document(&user)).await;
     let wishes: Option<Preferences> = wishes.map_err(|error| kept::unavailable(&error))?;
@@ -60,12 +43,8 @@ async fn show(gateway: &Gateway, authorization: Option<&str>) -> Result<Response
     Ok(answer(gateway, &wishes))
 }
 
-async fn put(
-    gateway: &Gateway,
-    authorization: Option<&str>,
-    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
-) -> Result<Response, ApiError> {
-    let user = caller(gateway, authorization, Timestamp::now())?.user_id;
+async fn put(asked: Asked, body: impl Stream<Item = Result<impl Buf, warp::Error>>) -> Answer {
+    let (user, gateway) = (asked.caller()?.user_id, &asked.gateway);
     let store = &kept::streams(gateway)?.store;
     let body = whole_body(body).await?;
     let bad = |code, message| ApiError::new(StatusCode::BAD_REQUEST, code, message);

@@ -3,14 +3,12 @@
 use std::sync::Arc;
 
 use bellhop_common::wire::{MAX_ID_BYTES, decode_word};
-use jiff::Timestamp;
 use serde_json::json;
 use warp::http::StatusCode;
-use warp::reply::Response;
 use warp::{Filter, Rejection, Reply};
 
-use super::caller::{caller, is_publisher};
-use super::error::ApiError;
+use super::caller::{Asked, asked, is_publisher};
+use super::error::{Answer, ApiError};
 use crate::access::{Grant, Verdict};
 use crate::auth::Identity;
 use crate::gateway::Gateway;
@@ -24,7 +22,7 @@ const MAX_LIMIT: usize = 1000;
 
 pub(super) fn routes(
     gateway: Arc<Gateway>,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+) -> impl Filter<Extract = (Answer,), Error = Rejection> + Clone {
     let rooms = route(Arc::clone(&gateway), "rooms", Place::room);
     let chats = route(gateway, "chats", Place::chat);
     rooms.or(chats).unify()
@@ -34,33 +32,26 @@ fn route(
     gateway: Arc<Gateway>,
     segment: &'static str,
     place: fn(String) -> Place,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+) -> impl Filter<Extract = (Answer,), Error = Rejection> + Clone {
     warp::path("api")
         .and(warp::path(segment))
         .and(warp::path::param::<String>())
         .and(warp::path("presence"))
         .and(warp::path::end())
         .and(warp::get())
-        .and(warp::header::optional::<String>("authorization"))
-        .and(warp::query::<Vec<(String, String)>>())
-        .then(move |id: String, authorization: Option<String>, query| {
-            let gateway = Arc::clone(&gateway);
-            async move {
-                let answer = show(&gateway, place, &id, authorization.as_deref(), query).await;
-                answer.unwrap_or_else(Reply::into_response)
-            }
-        })
+        .and(asked(gateway))
+        .and(warp::query())
+        .then(move |id, asked, query| show(place, id, asked, query))
 }
 
 async fn show(
-    gateway: &Gateway,
     place: fn(String) -> Place,
-    id: &str,
-    authorization: Option<&str>,
+    id: String,
+    asked: Asked,
     query: Vec<(String, String)>,
-) -> Result<Response, ApiError> {
-    let identity = caller(gateway, authorization, Timestamp::now())?;
-    let id = decode_word(id).filter(|id| (1..=MAX_ID_BYTES).contains(&id.len()));
+) -> Answer {
+    let (identity, gateway) = (asked.caller()?, &asked.gateway);
+    let id = decode_word(&id).filter(|id| (1..=MAX_ID_BYTES).contains(&id.len()));
     let Some(id) = id else {
         let message = format!("the id must have 1 to {MAX_ID_BYTES} bytes, percent-encoded");
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "bad_id", message));

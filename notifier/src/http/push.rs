@@ -12,8 +12,8 @@ use warp::reply::Response;
 use warp::{Filter, Rejection, Reply};
 
 use super::body::whole_body;
-use super::caller::caller;
-use super::error::ApiError;
+use super::caller::{Asked, asked};
+use super::error::{Answer, ApiError};
 use super::kept;
 use crate::gateway::Gateway;
 use crate::push::kept::{change, devices};
@@ -54,10 +54,19 @@ impl<'a> Shown<'a> {
 /// `GET /api/push/key`, `GET` and `POST /api/push/subscriptions`, `DELETE /api/push/subscriptions/{id}`.
 pub(super) fn routes(
     gateway: Arc<Gateway>,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
-    let list = list_route(Arc::clone(&gateway));
-    let add = add_route(Arc::clone(&gateway));
-    let remove = remove_route(gateway);
+) -> impl Filter<Extract = (Answer,), Error = Rejection> + Clone {
+    let asked = asked(gateway);
+    let path = || warp::path!("api" / "push" / "subscriptions");
+    let list = path().and(warp::get()).and(asked.clone()).then(list);
+    let add = path()
+        .and(warp::post())
+        .and(asked.clone())
+        .and(warp::body::stream())
+        .then(add);
+    let remove = warp::path!("api" / "push" / "subscriptions" / String)
+        .and(warp::delete())
+        .and(asked)
+        .then(remove);
     list.or(add).unify().or(remove).unify()
 }
 
@@ -74,55 +83,9 @@ pub(super) fn key_route(
         })
 }
 
-fn list_route(
-    gateway: Arc<Gateway>,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
-    warp::path!("api" / "push" / "subscriptions")
-        .and(warp::get())
-        .and(warp::header::optional::<String>("authorization"))
-        .then(move |authorization: Option<String>| {
-            let gateway = Arc::clone(&gateway);
-            async move {
-                let answer = list(&gateway, authorization.as_deref()).await;
-                answer.unwrap_or_else(Reply::into_response)
-            }
-        })
-}
-
-fn add_route(
-    gateway: Arc<Gateway>,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
-    warp::path!("api" / "push" / "subscriptions")
-        .and(warp::post())
-        .and(warp::header::optional::<String>("authorization"))
-        .and(warp::body::stream())
-        .then(move |authorization: Option<String>, body| {
-            let gateway = Arc::clone(&gateway);
-            async move {
-                let answer = add(&gateway, authorization.as_deref(), body).await;
-                answer.unwrap_or_else(Reply::into_response)
-            }
-        })
-}
-
-fn remove_route(
-    gateway: Arc<Gateway>,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
-    warp::path!("api" / "push" / "subscriptions" / String)
-        .and(warp::delete())
-        .and(warp::header::optional::<String>("authorization"))
-        .then(move |id: String, authorization: Option<String>| {
-            let gateway = Arc::clone(&gateway);
-            async move {
-                let answer = remove(&gateway, authorization.as_deref(), &id).await;
-                answer.unwrap_or_else(Reply::into_response)
-            }
-        })
-}
-
-async fn list(gateway: &Gateway, authorization: Option<&str>) -> Result<Response, ApiError> {
+async fn list(asked: Asked) -> Answer {
+    let (user, gateway) = (asked.caller()?.user_id, &asked.gateway);
     let now = Timestamp::now();
-    let user = caller(gateway, authorization, now)?.user_id;
     let pusher = pusher(gateway)?;
     let store = &kept::streams(gateway)?.store;
     let devices = devices(store, &user)
@@ -135,14 +98,9 @@ async fn list(gateway: &Gateway, authorization: Option<&str>) -> Result<Response
     Ok(warp::reply::json(&json!({ "subscriptions": shown })).into_response())
 }
 
-async fn add(
-    gateway: &Gateway,
-    authorization: Option<&str>,
-    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
-) -> Result<Response, ApiError> {
+async fn add(asked: Asked, body: impl Stream<Item = Result<impl Buf, warp::Error>>) -> Answer {
+    let (user, gateway) = (asked.caller()?.user_id, &asked.gateway);
     let now = Timestamp::now();
-    // Before the body, so that a stranger costs little.
-    let user = caller(gateway, authorization, now)?.user_id;
     let pusher = pusher(gateway)?;
     let store = &kept::streams(gateway)?.store;
     let body = whole_body(body).await?;
@@ -159,15 +117,11 @@ async fn add(
     Ok(warp::reply::with_status(answer, status).into_response())
 }
 
-async fn remove(
-    gateway: &Gateway,
-    authorization: Option<&str>,
-    id: &str,
-) -> Result<Response, ApiError> {
-    let user = caller(gateway, authorization, Timestamp::now())?.user_id;
+async fn remove(id: String, asked: Asked) -> Answer {
+    let (user, gateway) = (asked.caller()?.user_id, &asked.gateway);
     pusher(gateway)?;
     let store = &kept::streams(gateway)?.store;
-    let removed = change(store, &user, |devices| devices.remove(id).then_some(()));
+    let removed = change(store, &user, |devices| devices.remove(&id).then_some(()));
     match removed.await.map_err(|error| kept::unavailable(&error))? {
         Some(()) => Ok(StatusCode::NO_CONTENT.into_response()),
         None => Err(ApiError::new(

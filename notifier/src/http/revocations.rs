@@ -10,12 +10,11 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use tracing::info;
 use warp::http::StatusCode;
-use warp::reply::Response;
 use warp::{Filter, Rejection, Reply};
 
 use super::body::whole_body;
-use super::caller::administrator;
-use super::error::ApiError;
+use super::caller::{Asked, asked};
+use super::error::{Answer, ApiError};
 use crate::gateway::Gateway;
 
 #[derive(Debug, Deserialize)]
@@ -30,27 +29,16 @@ struct Request {
 
 pub(super) fn route(
     gateway: Arc<Gateway>,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+) -> impl Filter<Extract = (Answer,), Error = Rejection> + Clone {
     warp::path!("api" / "revocations")
         .and(warp::post())
-        .and(warp::header::optional::<String>("authorization"))
+        .and(asked(gateway))
         .and(warp::body::stream())
-        .then(move |authorization: Option<String>, body| {
-            let gateway = Arc::clone(&gateway);
-            async move {
-                let done = order(&gateway, authorization.as_deref(), body).await;
-                done.unwrap_or_else(Reply::into_response)
-            }
-        })
+        .then(order)
 }
 
-async fn order(
-    gateway: &Gateway,
-    authorization: Option<&str>,
-    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
-) -> Result<Response, ApiError> {
-    let now = Timestamp::now();
-    let by = administrator(gateway, authorization, now)?.user_id;
+async fn order(asked: Asked, body: impl Stream<Item = Result<impl Buf, warp::Error>>) -> Answer {
+    let (by, gateway) = (asked.administrator()?.user_id, &asked.gateway);
     let body = whole_body(body).await?;
     let bad = |code, message| ApiError::new(StatusCode::BAD_REQUEST, code, message);
     let request: Request =
@@ -60,7 +48,7 @@ async fn order(
         request.token_id,
         request.everybody,
         request.issued_before,
-        now,
+        Timestamp::now(),
     )
     .map_err(|error| bad("bad_request", error.to_string()))?;
     revoke(&gateway.publisher, &gateway.names, &revocation)

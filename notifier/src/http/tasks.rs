@@ -16,8 +16,8 @@ use warp::reply::Response;
 use warp::{Filter, Rejection, Reply};
 
 use super::body::whole_body;
-use super::caller::caller;
-use super::error::ApiError;
+use super::caller::{Asked, asked};
+use super::error::{Answer, ApiError};
 use crate::gateway::Gateway;
 
 /// How far ahead a user may plan, in seconds: 90 days.
@@ -45,50 +45,30 @@ fn no_args() -> Value {
 
 pub(super) fn route(
     gateway: Arc<Gateway>,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+) -> impl Filter<Extract = (Answer,), Error = Rejection> + Clone {
     warp::path!("api" / "tasks")
         .and(warp::post())
-        .and(warp::header::optional::<String>("authorization"))
+        .and(asked(gateway))
         .and(warp::body::stream())
-        .then(move |authorization: Option<String>, body| {
-            let gateway = Arc::clone(&gateway);
-            async move {
-                match start(&gateway, authorization.as_deref(), body).await {
-                    Ok(response) => response,
-                    Err(error) => error.into_response(),
-                }
-            }
-        })
+        .then(start)
 }
 
 /// `DELETE /api/tasks/{id}`.
 pub(super) fn cancel_route(
     gateway: Arc<Gateway>,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+) -> impl Filter<Extract = (Answer,), Error = Rejection> + Clone {
     warp::path!("api" / "tasks" / String)
         .and(warp::delete())
-        .and(warp::header::optional::<String>("authorization"))
-        .then(move |id: String, authorization: Option<String>| {
-            let gateway = Arc::clone(&gateway);
-            async move {
-                match end(&gateway, authorization.as_deref(), &id).await {
-                    Ok(response) => response,
-                    Err(error) => error.into_response(),
-                }
-            }
-        })
+        .and(asked(gateway))
+        .then(end)
 }
 
 /// The order names the caller, and a worker that has the task in hand compares him with its owner:
 /// here nobody knows whose it is.
-async fn end(
-    gateway: &Gateway,
-    authorization: Option<&str>,
-    id: &str,
-) -> Result<Response, ApiError> {
+async fn end(id: String, asked: Asked) -> Answer {
+    let (user_id, gateway) = (asked.caller()?.user_id, &asked.gateway);
     let now = Timestamp::now();
-    let user_id = caller(gateway, authorization, now)?.user_id;
-    let id = decode_word(id).unwrap_or_else(|| id.to_owned());
+    let id = decode_word(&id).unwrap_or(id);
     if id.is_empty() || id.len() > MAX_ID_BYTES {
         let message = format!("a task's id has 1 to {MAX_ID_BYTES} bytes");
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "bad_id", message));
@@ -103,14 +83,9 @@ async fn end(
     Ok(warp::reply::with_status(answer, StatusCode::ACCEPTED).into_response())
 }
 
-async fn start(
-    gateway: &Gateway,
-    authorization: Option<&str>,
-    body: impl Stream<Item = Result<impl Buf, warp::Error>>,
-) -> Result<Response, ApiError> {
+async fn start(asked: Asked, body: impl Stream<Item = Result<impl Buf, warp::Error>>) -> Answer {
+    let (user_id, gateway) = (asked.caller()?.user_id, &asked.gateway);
     let now = Timestamp::now();
-    // Before the body, so that a stranger costs little.
-    let user_id = caller(gateway, authorization, now)?.user_id;
     let body = whole_body(body).await?;
     let request: Request = serde_json::from_slice(&body)
         .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "bad_json", error.to_string()))?;
