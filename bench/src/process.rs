@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::io::Read as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use bellhop_common::cli::health_check;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
@@ -126,6 +128,19 @@ impl Group {
             self.check()?;
             if Instant::now() > until {
                 bail!("{} is not ready after {START:?}", self.name);
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until a service of ours says that it is ready.
+    pub(crate) async fn until_ready(&mut self, address: SocketAddr) -> anyhow::Result<()> {
+        let until = Instant::now() + START;
+        while let Err(error) = health_check(address).await {
+            self.check()?;
+            if Instant::now() > until {
+                bail!("{} is not ready after {START:?}: {error}", self.name);
             }
             sleep(Duration::from_millis(10)).await;
         }

@@ -40,6 +40,14 @@ pub(crate) fn config(stack: &Stack, double: &Mattermost) -> NotifierConfig {
     config
 }
 
+/// A notifier that posts what fails, and where to.
+pub(crate) async fn alerting() -> (Stack, Mattermost, Running) {
+    let stack = Stack::shared();
+    let double = Mattermost::start().await.unwrap();
+    let notifier = stack.notifier(config(&stack, &double)).await;
+    (stack, double, notifier)
+}
+
 /// The posts, once they tell so many alerts.
 pub(crate) async fn wait_until_told(double: &Mattermost, wants: u64) -> Vec<Post> {
     let told = |posts: &[Post]| posts.iter().map(count).sum::<u64>() >= wants;

@@ -4,11 +4,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
-use bellhop_common::cli::health_check;
-use bellhop_common::config::{AmqpConfig, HumanDuration, LogConfig, Secret};
-use bellhop_common::telemetry::init_logs;
-use bellhop_common::{http, shutdown};
+use anyhow::{Context as _, ensure};
+use bellhop_common::config::{AmqpConfig, HumanDuration, Secret};
 use bellhop_notifier::NotifierConfig;
 use bellhop_tests::stack;
 use clap::Args;
@@ -17,9 +14,8 @@ use tokio::time::sleep;
 
 use crate::place::{Place, free_address, itself};
 use crate::process::Group;
+use crate::realtime::servers::ours;
 use crate::realtime::token::{self, SECRET};
-
-const READY: Duration = Duration::from_secs(20);
 
 /// Who may do everything over HTTP.
 const ADMINISTRATOR: &str = "bench";
@@ -46,13 +42,7 @@ impl Notifier {
         config.auth.secret = Some(Secret::new(SECRET));
         config.auth.administrators = vec![ADMINISTRATOR.into()];
         config.websocket.drain_window = HumanDuration::from_secs(0);
-        init_logs(&LogConfig {
-            level: "warn".into(),
-            ..LogConfig::default()
-        })?;
-        let listener = http::listen(self.listen)?;
-        let stop = shutdown::on_signal(|| {})?;
-        Ok(bellhop_notifier::run(listener, config, stop).await?)
+        ours::serve(config).await
     }
 }
 
@@ -87,14 +77,7 @@ impl Service {
             .arg(&file);
         let log = folder.join(format!("{name}.log"));
         let mut group = Group::start(command, "our notifier", log)?;
-        let until = Instant::now() + READY;
-        while let Err(error) = health_check(address).await {
-            group.check()?;
-            if Instant::now() > until {
-                bail!("our notifier is not ready after {READY:?}: {error}");
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
+        group.until_ready(address).await?;
         Ok(Self {
             group,
             address,

@@ -14,7 +14,7 @@ mod publish;
 mod pump;
 mod resume;
 mod scene;
-mod servers;
+pub(crate) mod servers;
 mod storage;
 mod stored;
 pub(crate) mod token;

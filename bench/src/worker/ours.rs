@@ -1,11 +1,8 @@
 //! Our side: the real worker, with tasks that do nothing.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 
-use anyhow::bail;
 use bellhop_common::amqp::{Route, Topology};
-use bellhop_common::cli::health_check;
 use bellhop_common::config::{HumanDuration, LogConfig};
 use bellhop_common::enqueue::message;
 use bellhop_common::shutdown;
@@ -17,15 +14,12 @@ use jiff::Timestamp;
 use serde::de::IgnoredAny;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::load::fill;
 use super::scene::Scene;
 use crate::place::{Place, free_address};
 use crate::process::Group;
-
-const READY: Duration = Duration::from_secs(20);
 
 /// The worker as a process: `worker run` with these settings and the tasks below.
 #[derive(Debug, Args)]
@@ -117,14 +111,7 @@ pub(crate) async fn start(
         .args(["--log", &scene.stage.options.log])
         .args(queues);
     let mut group = Group::start(command, "our worker", scene.stage.folder.join("ours.log"))?;
-    let until = Instant::now() + READY;
-    while let Err(error) = health_check(listen).await {
-        group.check()?;
-        if Instant::now() > until {
-            bail!("our worker is not ready after {READY:?}: {error}");
-        }
-        sleep(Duration::from_millis(10)).await;
-    }
+    group.until_ready(listen).await?;
     Ok(group)
 }
 

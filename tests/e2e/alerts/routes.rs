@@ -7,7 +7,7 @@ use bellhop_tests::stack::{PATIENCE, Stack, http};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::config;
+use super::{alerting, config};
 
 pub(super) fn event(data: &serde_json::Value) -> String {
     let (id, now) = (Uuid::now_v7(), jiff::Timestamp::now());
@@ -60,9 +60,7 @@ async fn a_success_after_failures_is_told() {
 
 #[tokio::test]
 async fn a_team_is_told_what_backends_publish_for_it() {
-    let stack = Stack::shared();
-    let double = Mattermost::start().await.unwrap();
-    let notifier = stack.notifier(config(&stack, &double)).await;
+    let (stack, double, notifier) = alerting().await;
     let rabbit = stack.rabbit().await;
     let firing = json!({"status": "firing", "title": "Disk full", "text": "@channel 99 %",
         "severity": "critical", "link": "https://grafana.example/d/1"});

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use bellhop_tests::alerts::failure;
-use bellhop_tests::mattermost::{Mattermost, Mode};
-use bellhop_tests::stack::{PATIENCE, Running, Stack, admin_token, http, token};
+use bellhop_tests::mattermost::Mode;
+use bellhop_tests::stack::{PATIENCE, Running, admin_token, http, token};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::{config, wait_until_told};
+use super::{alerting, wait_until_told};
 
 const FAILED: &str = "stored.user.ann.task.status_changed.failed";
 
@@ -44,9 +44,7 @@ pub(super) async fn group_at(url: &str, wants: impl Fn(&Value) -> bool) -> Value
 
 #[tokio::test]
 async fn what_is_silenced_is_counted_and_told_when_the_silence_ends() {
-    let stack = Stack::shared();
-    let double = Mattermost::start().await.unwrap();
-    let notifier = stack.notifier(config(&stack, &double)).await;
+    let (stack, double, notifier) = alerting().await;
     let until = jiff::Timestamp::now() + Duration::from_hours(1);
     let silence = json!({"labels": {"kind": "rep*"}, "until": until, "reason": "upgrade"});
     let path = "/api/alerts/silences";
@@ -87,9 +85,7 @@ async fn what_is_silenced_is_counted_and_told_when_the_silence_ends() {
 
 #[tokio::test]
 async fn only_administrators_see_and_silence() {
-    let stack = Stack::shared();
-    let double = Mattermost::start().await.unwrap();
-    let notifier = stack.notifier(config(&stack, &double)).await;
+    let (_stack, _double, notifier) = alerting().await;
     for (method, path) in [
         (Method::GET, "/api/alerts"),
         (Method::GET, "/api/alerts/silences"),
@@ -111,10 +107,8 @@ async fn only_administrators_see_and_silence() {
 
 #[tokio::test]
 async fn a_receiver_that_fails_is_shown_and_tells_nobody_of_itself() {
-    let stack = Stack::shared();
-    let double = Mattermost::start().await.unwrap();
+    let (stack, double, notifier) = alerting().await;
     double.set_mode(Mode::Status(503));
-    let notifier = stack.notifier(config(&stack, &double)).await;
     let rabbit = stack.rabbit().await;
     rabbit
         .publish("events", FAILED, failure("report", "no disk"))

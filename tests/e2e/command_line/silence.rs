@@ -3,14 +3,13 @@
 use bellhop_notifier::StoreKind;
 use bellhop_tests::alerts::failure;
 use bellhop_tests::broker::free_port;
-use bellhop_tests::mattermost::Mattermost;
 use bellhop_tests::stack::{PATIENCE, Running, SECRET, Stack, admin_token, minted, token};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::{File, Ran, is_refused, run_at};
 
-use crate::alerts::{config, wait_until_told};
+use crate::alerts::{alerting, wait_until_told};
 
 const FAILED: &str = "stored.user.ann.task.status_changed.failed";
 
@@ -25,9 +24,7 @@ async fn ask(stack: &Stack, notifier: &Running, token: &str, arguments: &[&str])
 
 #[tokio::test]
 async fn a_silence_from_a_shell_holds_until_it_is_ended() {
-    let stack = Stack::shared();
-    let double = Mattermost::start().await.unwrap();
-    let notifier = stack.notifier(config(&stack, &double)).await;
+    let (stack, double, notifier) = alerting().await;
     let root = admin_token("root");
     let add = [
         "silence",
@@ -89,9 +86,7 @@ async fn a_silence_from_a_shell_holds_until_it_is_ended() {
 
 #[tokio::test]
 async fn silences_are_listed_as_a_table_or_as_json() {
-    let stack = Stack::shared();
-    let double = Mattermost::start().await.unwrap();
-    let notifier = stack.notifier(config(&stack, &double)).await;
+    let (stack, _double, notifier) = alerting().await;
     let root = admin_token("root");
     let add = [
         "silence",
@@ -134,9 +129,7 @@ async fn silences_are_listed_as_a_table_or_as_json() {
 
 #[tokio::test]
 async fn who_may_not_is_told_what_to_bring() {
-    let stack = Stack::shared();
-    let double = Mattermost::start().await.unwrap();
-    let notifier = stack.notifier(config(&stack, &double)).await;
+    let (stack, _double, notifier) = alerting().await;
     let list = ["silence", "list"];
     let old = minted(
         |draft| draft.now -= jiff::SignedDuration::from_hours(1),
@@ -179,9 +172,7 @@ async fn who_may_not_is_told_what_to_bring() {
 
 #[tokio::test]
 async fn a_mistake_about_a_silence_is_told_with_the_way_out() {
-    let stack = Stack::shared();
-    let double = Mattermost::start().await.unwrap();
-    let notifier = stack.notifier(config(&stack, &double)).await;
+    let (stack, double, notifier) = alerting().await;
     let root = admin_token("root");
     for (line, wants) in [
         ("silence add --for 2h --reason x", &["LABEL=PATTERN"][..]),

@@ -114,8 +114,8 @@ async fn begun(instances: &[Instance]) {
     timeout(PATIENCE, flows).await.expect("events are kept");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn both_notifiers_lose_every_packet_for_a_while() {
+/// Has one fault happen to two notifiers, in the midst of the events.
+async fn amid_events(fault: impl AsyncFnOnce(&[Instance])) {
     let mut random = Random::of_test();
     let stack = Stack::shared();
     let (instances, places) = two(&stack).await;
@@ -123,18 +123,26 @@ async fn both_notifiers_lose_every_packet_for_a_while() {
     run(&stack, &places, &mut random, async move |_, mut random| {
         begun(held).await;
         sleep(Duration::from_millis(random.below(200))).await;
-        assert!(kept(held).await < size().0, "some are still to come");
-        for instance in held {
-            instance.network.cut();
-        }
-        sleep(cut()).await;
-        for instance in held {
-            instance.network.join();
-        }
+        fault(held).await;
         1
     })
     .await;
     joined(&instances).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_notifiers_lose_every_packet_for_a_while() {
+    amid_events(async |instances| {
+        assert!(kept(instances).await < size().0, "some are still to come");
+        for instance in instances {
+            instance.network.cut();
+        }
+        sleep(cut()).await;
+        for instance in instances {
+            instance.network.join();
+        }
+    })
+    .await;
 }
 
 /// Cuts the one that writes until the other does; how long that took.
@@ -163,18 +171,10 @@ async fn take_over(instances: &[Instance]) -> Duration {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_other_takes_over_from_one_that_is_cut_off() {
-    let mut random = Random::of_test();
-    let stack = Stack::shared();
-    let (instances, places) = two(&stack).await;
-    let held = &instances;
-    run(&stack, &places, &mut random, async move |_, mut random| {
-        begun(held).await;
-        sleep(Duration::from_millis(random.below(200))).await;
-        let took = take_over(held).await;
+    amid_events(async |instances| {
+        let took = take_over(instances).await;
         eprintln!("the other took over after {took:.1?}, with a heartbeat of {HEARTBEAT:?}");
         assert!(took < 4 * HEARTBEAT, "{took:?}");
-        1
     })
     .await;
-    joined(&instances).await;
 }

@@ -2,20 +2,16 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
-use anyhow::bail;
-use bellhop_common::cli::health_check;
 use bellhop_common::config::{HumanDuration, LogConfig, Secret};
 use bellhop_common::telemetry::init_logs;
 use bellhop_common::{http, shutdown};
 use bellhop_notifier::store::Position;
 use bellhop_notifier::{NotifierConfig, StoreConfig, StoreKind};
 use clap::Args;
-use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::{READY, Server, Side, handshake};
+use super::{Server, Side, handshake};
 use crate::place::{Place, free_address, itself};
 use crate::process::Group;
 use crate::realtime::client::Entry;
@@ -56,14 +52,19 @@ impl Notifier {
         // As centrifuge does unless it is asked to: what is counted is publications.
         config.rooms.announce_up_to = 0;
         config.shutdown.deadline = HumanDuration::from_secs(10);
-        init_logs(&LogConfig {
-            level: "warn".into(),
-            ..LogConfig::default()
-        })?;
-        let listener = http::listen(self.listen)?;
-        let stop = shutdown::on_signal(|| {})?;
-        Ok(bellhop_notifier::run(listener, config, stop).await?)
+        serve(config).await
     }
+}
+
+/// Runs it until this process is told to end.
+pub(crate) async fn serve(config: NotifierConfig) -> anyhow::Result<()> {
+    init_logs(&LogConfig {
+        level: "warn".into(),
+        ..LogConfig::default()
+    })?;
+    let listener = http::listen(config.http.listen)?;
+    let stop = shutdown::on_signal(|| {})?;
+    Ok(bellhop_notifier::run(listener, config, stop).await?)
 }
 
 fn store(sqlite: Option<PathBuf>, redis: Option<String>) -> StoreConfig {
@@ -89,14 +90,7 @@ pub(super) async fn start(scene: &Scene<'_>, storage: Option<&Storage>) -> anyho
         .args(storage.map_or_else(|| own_file(scene), Storage::arguments));
     let log = scene.folder.join("notifier.log");
     let mut group = Group::start(command, "our notifier", log)?;
-    let until = Instant::now() + READY;
-    while let Err(error) = health_check(address).await {
-        group.check()?;
-        if Instant::now() > until {
-            bail!("our notifier is not ready after {READY:?}: {error}");
-        }
-        sleep(Duration::from_millis(10)).await;
-    }
+    group.until_ready(address).await?;
     Ok(Server {
         side: Side::Ours,
         group,
