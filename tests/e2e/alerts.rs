@@ -3,6 +3,7 @@
 mod crowd;
 mod handover;
 mod holding;
+mod lost_answers;
 mod no_store;
 mod outage;
 mod routes;

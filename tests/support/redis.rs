@@ -1,12 +1,18 @@
-//! A Redis of a test's own, which it may stop and kill.
+//! A Redis of a test's own, which it may stop and kill, and whose answers it may have lost.
 
+use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::net::UnixStream;
+use tokio::io::{copy, sink};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use crate::stack::PATIENCE;
@@ -105,5 +111,53 @@ impl Drop for OwnRedis {
     fn drop(&mut self) {
         self.kill();
         drop(std::fs::remove_dir_all(&self.folder));
+    }
+}
+
+/// A way to Redis by TCP. Ends, with its connections, when dropped.
+pub struct LossyWay {
+    pub address: SocketAddr,
+    loses: watch::Sender<()>,
+    _serving: AbortOnDropHandle<()>,
+}
+
+impl LossyWay {
+    pub async fn to(redis: &OwnRedis) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (loses, socket) = (watch::Sender::new(()), redis.socket());
+        let lost = loses.clone();
+        let serving = tokio::spawn(async move {
+            let mut passing = JoinSet::new();
+            while let Ok((near, _)) = listener.accept().await {
+                passing.spawn(pass(near, socket.clone(), lost.subscribe()));
+            }
+        });
+        Self {
+            address,
+            loses,
+            _serving: AbortOnDropHandle::new(serving),
+        }
+    }
+
+    /// On the connections that there are, Redis still hears everything, and is heard no more. Those to
+    /// come are sound.
+    pub fn lose_answers(&self) {
+        self.loses.send_replace(());
+    }
+}
+
+async fn pass(near: TcpStream, socket: PathBuf, mut lost: watch::Receiver<()>) -> io::Result<()> {
+    let (mut asks, mut hears) = near.into_split();
+    let (mut answers, mut takes) = UnixStream::connect(socket).await?.into_split();
+    let answering = async {
+        tokio::select! {
+            done = copy(&mut answers, &mut hears) => done,
+            _ = lost.changed() => copy(&mut answers, &mut sink()).await,
+        }
+    };
+    tokio::select! {
+        done = copy(&mut asks, &mut takes) => done.map(drop),
+        done = answering => done.map(drop),
     }
 }

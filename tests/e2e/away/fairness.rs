@@ -10,6 +10,12 @@ use super::*;
 /// As many devices as a user may have, and more than all places for pushes.
 const DEVICES: usize = 20;
 
+/// To the mail server.
+const CONNECTIONS: usize = 2;
+
+/// More than the notifier takes at once.
+const MAILS: u32 = 20;
+
 /// Whether one of the attempts for an event was waited for until the end.
 async fn was_given_up(notifier: &Running, event: Uuid) -> bool {
     let log = log(notifier, event).await;
@@ -82,12 +88,11 @@ async fn a_mail_server_that_hangs_does_not_hold_pushes() {
     let scene = Scene::with(|settings| {
         settings.mail.smtp = Some(format!("smtp+plain://127.0.0.1:{port}"));
         settings.mail.from = Some("noreply@example.org".into());
-        settings.mail.connections = 2;
+        settings.mail.connections = CONNECTIONS;
         settings.escalation.categories[0].mail_after = Some(HumanDuration::from_secs(1));
     })
     .await;
-    // More than the notifier takes at once.
-    let users: Vec<_> = (0..20).map(|n| format!("user-{n}")).collect();
+    let users: Vec<_> = (0..MAILS).map(|n| format!("user-{n}")).collect();
     let (http, boss) = (http(), admin_token("boss"));
     for user in &users {
         let contact = json!({"email": format!("{user}@example.org")});
@@ -101,9 +106,12 @@ async fn a_mail_server_that_hangs_does_not_hold_pushes() {
     }
     let waits = came.wait_for(|came| *came >= 2);
     timeout(PATIENCE, waits).await.expect("a mail").unwrap();
-    scene.rabbit.filled("deliver.email").await;
+    // One goes and one waits for each connection; the others are anybody's.
+    let left = MAILS - 2 * u32::try_from(CONNECTIONS).unwrap();
+    scene.rabbit.holds("deliver.email", left).await;
     let event = scene.publish("ann", "notification.created", "Push").await;
     scene.push.wait_for_messages(1).await;
+    assert_eq!(scene.rabbit.ready("deliver.email").await, left);
     let log = log(&scene.notifier, event).await;
     assert!(log.iter().any(|entry| entry["channel"] == "push"));
     scene.notifier.stop().await;
