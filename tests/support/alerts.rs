@@ -7,6 +7,16 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::mattermost::Post;
+use crate::rabbit::Rabbit;
+
+/// The routing key of ann's failures.
+pub const FAILED: &str = "stored.user.ann.task.status_changed.failed";
+
+/// Tells a failure of hers.
+pub async fn fail(rabbit: &Rabbit, kind: &str, message: &str) {
+    let failure = failure(kind, message);
+    rabbit.publish("events", FAILED, failure).await;
+}
 
 /// A failure as a worker tells it.
 pub fn failure(kind: &str, message: &str) -> Vec<u8> {

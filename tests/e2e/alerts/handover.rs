@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use bellhop_tests::alerts::{count, failure};
+use bellhop_tests::alerts::{count, fail};
 use bellhop_tests::broker::setting;
 use bellhop_tests::mattermost::{Mattermost, Mode};
 use bellhop_tests::program::Program;
@@ -11,8 +11,6 @@ use rustix::process::Signal;
 
 use super::silences::group_at;
 use super::{config, wait_until_told};
-
-const FAILED: &str = "stored.user.ann.task.status_changed.failed";
 
 #[tokio::test]
 async fn a_post_that_a_crash_interrupts_is_made_at_most_twice_and_the_second_says_so() {
@@ -27,9 +25,7 @@ async fn a_post_that_a_crash_interrupts_is_made_at_most_twice_and_the_second_say
     ];
     let mut notifier = Program::start("notifier", &stack, &settings).await;
     let rabbit = stack.rabbit().await;
-    rabbit
-        .publish("events", FAILED, failure("report", "no disk"))
-        .await;
+    fail(&rabbit, "report", "no disk").await;
     let posts = double.wait_for_posts(1, PATIENCE).await.unwrap();
     assert!(!posts[0].attachments[0].footer.contains("may repeat"));
     // The post is in, and the notifier does not know.
@@ -44,9 +40,7 @@ async fn a_post_that_a_crash_interrupts_is_made_at_most_twice_and_the_second_say
         posts[1]
     );
     // Another one shows that nothing of the first is left.
-    rabbit
-        .publish("events", FAILED, failure("report", "again"))
-        .await;
+    fail(&rabbit, "report", "again").await;
     let posts = double.wait_for_posts(3, PATIENCE).await.unwrap();
     assert_eq!(posts.iter().map(count).collect::<Vec<_>>(), [1, 1, 1]);
     let last = format!("{:?}", posts[2].attachments);
@@ -71,8 +65,7 @@ async fn another_notifier_goes_on_with_groups_that_wait() {
     let first = stack.notifier(shared("first")).await;
     let rabbit = stack.rabbit().await;
     for n in 0..3 {
-        let failure = failure("report", &format!("failure {n}"));
-        rabbit.publish("events", FAILED, failure).await;
+        fail(&rabbit, "report", &format!("failure {n}")).await;
     }
     rabbit.fetched("alerts").await;
     let second = stack.notifier(shared("second")).await;
@@ -103,8 +96,7 @@ async fn another_notifier_takes_over_within_seconds_from_one_that_is_killed() {
     let second = Program::start("notifier", &stack, &settings).await;
     let rabbit = stack.rabbit().await;
     for n in 0..3 {
-        let failure = failure("report", &format!("failure {n}"));
-        rabbit.publish("events", FAILED, failure).await;
+        fail(&rabbit, "report", &format!("failure {n}")).await;
     }
     // The first has taken them: they will not come again.
     let state = format!("http://127.0.0.1:{}/api/alerts", second.port);

@@ -12,9 +12,7 @@ use serde_json::{Value, json};
 use super::config;
 use super::routes::event;
 use super::silences::group;
-use bellhop_tests::alerts::{count, failure};
-
-const FAILED: &str = "stored.user.ann.task.status_changed.failed";
+use bellhop_tests::alerts::{FAILED, count, fail};
 
 const TEAM: &str = "stored.team.ops.disk.full";
 
@@ -43,9 +41,7 @@ async fn quiet_hours_hold_everything_but_what_is_critical_and_end_with_a_digest(
     let notifier = stack.notifier(config).await;
     let rabbit = stack.rabbit().await;
     for message in ["first", "second"] {
-        rabbit
-            .publish("events", FAILED, failure("report", message))
-            .await;
+        fail(&rabbit, "report", message).await;
     }
     let critical = json!({"kind": "db", "severity": "critical", "title": "Disk full"});
     rabbit.publish("events", TEAM, event(&critical)).await;

@@ -2,14 +2,12 @@
 
 use bellhop_common::config::Secret;
 use bellhop_notifier::StoreKind;
-use bellhop_tests::alerts::{count, failure};
+use bellhop_tests::alerts::{count, fail};
 use bellhop_tests::mattermost::Mattermost;
 use bellhop_tests::redis::{LossyWay, OwnRedis};
 use bellhop_tests::stack::Stack;
 
 use super::{config, wait_until_told};
-
-const FAILED: &str = "stored.user.ann.task.status_changed.failed";
 
 #[tokio::test]
 async fn alerts_that_a_store_keeps_without_an_answer_are_told_once() {
@@ -21,17 +19,13 @@ async fn alerts_that_a_store_keeps_without_an_answer_are_told_once() {
     config.store.url = Some(Secret::new(format!("redis://{}", way.address)));
     let notifier = stack.notifier(config).await;
     let rabbit = stack.rabbit().await;
-    let publish = async |message| {
-        let failure = failure("report", message);
-        rabbit.publish("events", FAILED, failure).await;
-    };
-    publish("before").await;
+    fail(&rabbit, "report", "before").await;
     wait_until_told(&double, 1).await;
     // Who waited for them would wait for ever.
     way.lose_answers();
-    publish("meanwhile").await;
+    fail(&rabbit, "report", "meanwhile").await;
     wait_until_told(&double, 2).await;
-    publish("after").await;
+    fail(&rabbit, "report", "after").await;
     let posts = wait_until_told(&double, 3).await;
     assert_eq!(posts.iter().map(count).sum::<u64>(), 3, "{posts:?}");
     notifier.stop().await;

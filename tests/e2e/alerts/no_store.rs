@@ -6,9 +6,7 @@ use bellhop_tests::stack::{PATIENCE, Stack, admin_token, http};
 use serde_json::Value;
 
 use super::{config, wait_until_told};
-use bellhop_tests::alerts::failure;
-
-const FAILED: &str = "stored.user.ann.task.status_changed.failed";
+use bellhop_tests::alerts::fail;
 
 #[tokio::test]
 async fn without_a_store_alerts_stay_in_the_queue_until_they_are_posted() {
@@ -20,8 +18,7 @@ async fn without_a_store_alerts_stay_in_the_queue_until_they_are_posted() {
     let notifier = stack.notifier(config.clone()).await;
     let rabbit = stack.rabbit().await;
     for n in 0..3 {
-        let failure = failure("report", &format!("failure {n}"));
-        rabbit.publish("events", FAILED, failure).await;
+        fail(&rabbit, "report", &format!("failure {n}")).await;
     }
     double.wait_for_requests(1, PATIENCE).await.unwrap();
     rabbit.fetched("alerts").await;
@@ -44,9 +41,7 @@ async fn without_a_store_alerts_stay_in_the_queue_until_they_are_posted() {
         let error: Value = answer.json().await.unwrap();
         assert_eq!(error["error"]["code"], "no_store");
     }
-    rabbit
-        .publish("events", FAILED, failure("report", "fresh"))
-        .await;
+    fail(&rabbit, "report", "fresh").await;
     let posts = wait_until_told(&double, 4).await;
     let footer = &posts[1].attachments[0].footer;
     assert!(!footer.contains("may repeat"), "{footer}");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bellhop_notifier::RouteConfig;
-use bellhop_tests::alerts::{failure, failure_at};
+use bellhop_tests::alerts::{FAILED, fail, failure_at};
 use bellhop_tests::broker::OwnBroker;
 use bellhop_tests::mattermost::Mattermost;
 use bellhop_tests::stack::{PATIENCE, Stack, http};
@@ -13,8 +13,6 @@ use super::config;
 
 /// What is shorter is no trouble.
 const WORTH_TELLING: Duration = Duration::from_secs(10);
-
-const FAILED: &str = "stored.user.ann.task.status_changed.failed";
 
 #[tokio::test]
 async fn own_broker_away_is_told_once_it_is_back_and_what_follows_only_counts() {
@@ -31,9 +29,7 @@ async fn own_broker_away_is_told_once_it_is_back_and_what_follows_only_counts() 
     }];
     let notifier = stack.notifier(config).await;
     let rabbit = stack.rabbit().await;
-    rabbit
-        .publish("events", FAILED, failure("before", "x"))
-        .await;
+    fail(&rabbit, "before", "x").await;
     double.wait_for_posts(1, PATIENCE).await.unwrap();
     broker.stop().await;
     notifier.wait_ready(false).await;
@@ -50,9 +46,7 @@ async fn own_broker_away_is_told_once_it_is_back_and_what_follows_only_counts() 
     rabbit
         .publish("events", FAILED, failure_at("late", "x", meanwhile))
         .await;
-    rabbit
-        .publish("events", FAILED, failure("fresh", "x"))
-        .await;
+    fail(&rabbit, "fresh", "x").await;
     let posts = double.wait_for_posts(3, PATIENCE).await.unwrap();
     assert_eq!(posts[2].attachments[0].title, "Failed: fresh");
     let metrics = http().get(notifier.url("/metrics")).send().await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bellhop_tests::alerts::failure;
+use bellhop_tests::alerts::fail;
 use bellhop_tests::mattermost::Mode;
 use bellhop_tests::stack::{PATIENCE, Running, admin_token, http, token};
 use reqwest::Method;
@@ -10,8 +10,6 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{alerting, wait_until_told};
-
-const FAILED: &str = "stored.user.ann.task.status_changed.failed";
 
 async fn ask(notifier: &Running, method: Method, path: &str, body: &Value) -> (u16, Value) {
     let request = http().request(method, notifier.url(path));
@@ -55,9 +53,7 @@ async fn what_is_silenced_is_counted_and_told_when_the_silence_ends() {
 
     let rabbit = stack.rabbit().await;
     for kind in ["report", "report", "import"] {
-        rabbit
-            .publish("events", FAILED, failure(kind, "no disk"))
-            .await;
+        fail(&rabbit, kind, "no disk").await;
     }
     let posts = double.wait_for_posts(1, PATIENCE).await.unwrap();
     assert!(
@@ -110,9 +106,7 @@ async fn a_receiver_that_fails_is_shown_and_tells_nobody_of_itself() {
     let (stack, double, notifier) = alerting().await;
     double.set_mode(Mode::Status(503));
     let rabbit = stack.rabbit().await;
-    rabbit
-        .publish("events", FAILED, failure("report", "no disk"))
-        .await;
+    fail(&rabbit, "report", "no disk").await;
     double.wait_for_requests(1, PATIENCE).await.unwrap();
     group(&notifier, |group| group["posts"] == 0).await;
     let answer = http().get(notifier.url("/readyz")).send().await.unwrap();

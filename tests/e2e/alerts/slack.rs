@@ -8,9 +8,7 @@ use bellhop_tests::slack::{Slack, mentions};
 use bellhop_tests::stack::{PATIENCE, Running, Stack, admin_token, http};
 use serde_json::Value;
 
-use bellhop_tests::alerts::failure;
-
-const FAILED: &str = "stored.user.ann.task.status_changed.failed";
+use bellhop_tests::alerts::{FAILED, fail, failure};
 
 fn config(stack: &Stack, double: &Slack) -> NotifierConfig {
     let mut config = stack.notifier_config();
@@ -90,7 +88,7 @@ async fn what_slack_refuses_for_good_is_told_from_what_may_pass() {
         (410, "channel_is_archived"),
     ] {
         double.set_trouble(Some((status, word)));
-        rabbit.publish("events", FAILED, failure(word, "x")).await;
+        fail(&rabbit, word, "x").await;
         let letter = rabbit.take("dead").await;
         assert_eq!(letter.headers["x-bellhop-reason"], "alert_refused");
         let wants = format!("team answered {status}: {word}");
@@ -125,7 +123,7 @@ async fn more_than_slack_takes_at_once_comes_later() {
     let notifier = stack.notifier(config(&stack, &double)).await;
     let rabbit = stack.rabbit().await;
     for kind in ["a", "b", "c", "d"] {
-        rabbit.publish("events", FAILED, failure(kind, "x")).await;
+        fail(&rabbit, kind, "x").await;
     }
     let messages = double.wait_for_messages(4, PATIENCE).await.unwrap();
     let mut titles: Vec<_> = messages

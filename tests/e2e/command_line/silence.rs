@@ -1,7 +1,7 @@
 //! `notifier silence` and `notifier alerts`: an administrator at a shell.
 
 use bellhop_notifier::StoreKind;
-use bellhop_tests::alerts::failure;
+use bellhop_tests::alerts::fail;
 use bellhop_tests::broker::free_port;
 use bellhop_tests::stack::{PATIENCE, Running, SECRET, Stack, admin_token, minted, token};
 use serde_json::Value;
@@ -10,8 +10,6 @@ use uuid::Uuid;
 use super::{File, Ran, is_refused, run_at};
 
 use crate::alerts::{alerting, wait_until_told};
-
-const FAILED: &str = "stored.user.ann.task.status_changed.failed";
 
 /// Asks a notifier with a token in the environment.
 async fn ask(stack: &Stack, notifier: &Running, token: &str, arguments: &[&str]) -> Ran {
@@ -41,9 +39,7 @@ async fn a_silence_from_a_shell_holds_until_it_is_ended() {
 
     let rabbit = stack.rabbit().await;
     for kind in ["report", "import"] {
-        rabbit
-            .publish("events", FAILED, failure(kind, "no disk"))
-            .await;
+        fail(&rabbit, kind, "no disk").await;
     }
     let posts = double.wait_for_posts(1, PATIENCE).await.unwrap();
     assert!(
