@@ -1,11 +1,10 @@
 //! Small pieces of state, and the log of deliveries.
 
 use bytes::Bytes;
-use redis::Pipeline;
 use uuid::Uuid;
 
 use super::Redis;
-use super::keys::{PUT_DOCUMENT, Slot, encoded};
+use super::keys::{LOG_ATTEMPT, PUT_DOCUMENT, Slot, encoded};
 use crate::store::{ATTEMPTS_MAX, AttemptRecord, Document, StoreError};
 
 impl Redis {
@@ -13,8 +12,8 @@ impl Redis {
         Slot::new(&self.prefix, &format!("document:{}", encoded(name)))
     }
 
-    fn attempts_key(&self, event_id: Uuid) -> String {
-        Slot::new(&self.prefix, &format!("event:{event_id}")).key("attempts")
+    fn attempts_slot(&self, event_id: Uuid) -> Slot {
+        Slot::new(&self.prefix, &format!("event:{event_id}"))
     }
 
     pub(super) async fn document(&self, name: &str) -> Result<Option<Document>, StoreError> {
@@ -33,29 +32,28 @@ impl Redis {
         body: &[u8],
     ) -> Result<bool, StoreError> {
         let mut call = PUT_DOCUMENT.call(&self.document_slot(name));
-        call.arg(expected).arg(body);
+        call.arg(expected).arg(body).arg(Uuid::new_v4().as_bytes());
         self.ask(call).await
     }
 
     pub(super) async fn log_attempts(&self, attempts: &[AttemptRecord]) -> Result<(), StoreError> {
-        if attempts.is_empty() {
-            return Ok(());
-        }
-        let most = isize::try_from(ATTEMPTS_MAX).unwrap_or(isize::MAX);
-        let mut pipeline = Pipeline::new();
-        for attempt in attempts {
-            let key = self.attempts_key(attempt.event_id);
-            pipeline.rpush(&key, &attempt.body[..]).ignore();
-            pipeline.ltrim(&key, -most, -1).ignore();
-            let expire = pipeline.cmd("PEXPIRE").arg(&key).arg(self.memory());
-            expire.ignore();
-        }
-        self.link.ask(&pipeline).await
+        let calls = attempts.iter().map(|attempt| {
+            let mut call = LOG_ATTEMPT.call(&self.attempts_slot(attempt.event_id));
+            call.arg(&attempt.body[..])
+                .arg(ATTEMPTS_MAX)
+                .arg(self.memory());
+            call
+        });
+        let _: Vec<u64> = self.ask_each(calls).await?;
+        Ok(())
     }
 
     pub(super) async fn attempts(&self, event_id: Uuid) -> Result<Vec<Bytes>, StoreError> {
         let mut range = redis::cmd("LRANGE");
-        range.arg(self.attempts_key(event_id)).arg(0).arg(-1);
+        range
+            .arg(self.attempts_slot(event_id).key("attempts"))
+            .arg(0)
+            .arg(-1);
         self.ask(range).await
     }
 }

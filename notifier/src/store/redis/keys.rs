@@ -109,6 +109,7 @@ routines! {
     COUNT_JOBS: "count_jobs.lua" ["groups" "jobs" "group_ages"]
     GROUP: "group.lua" ["groups" "jobs"]
     PUT_DOCUMENT: "put_document.lua" ["document"]
+    LOG_ATTEMPT: "log_attempt.lua" ["attempts"]
     TASKS: "tasks.lua" ["tasks" "ranks"]
     SWEEP: "sweep.lua" ["meta" "events" "ids" "read" "archived" "tasks" "ranks" "ages" "groups" "jobs" "group_ages"]
 }

@@ -24,7 +24,7 @@
 //! | `<prefix>instances` | sorted set | runs of instances, by their last sign of life |
 //! | `<prefix>{instance:<run>}:connections` | hash | connection id → [`Connected`] as JSON |
 //! | `…:users` | hash | user id → the ids of his connections |
-//! | `<prefix>{document:<name>}:document` | hash | version and body |
+//! | `<prefix>{document:<name>}:document` | hash | version and body, and a mark of who put it |
 //! | `<prefix>{event:<id>}:attempts` | list | tries to deliver the event, as JSON; expires with the age of the [`Retention`] |
 //!
 //! `<stream>` is the name, percent-encoded. A stream that has no events is forgotten when the age of

@@ -116,6 +116,33 @@ async fn scripts_that_were_flushed_are_sent_again() {
     assert!(kept[0].is_new && kept[0].position.seq == 2);
 }
 
+/// As whoever does it again who has lost the answer.
+#[tokio::test]
+async fn what_is_sent_twice_is_done_once() {
+    let server = Server::start(&[]).await;
+    let store = server.store();
+    let put = |token: &str| {
+        let mut call = keys::PUT_DOCUMENT.call(&Slot::new(&store.prefix, "document:d"));
+        call.arg(1).arg(token).arg(token);
+        call
+    };
+    assert!(store.put_document("d", 0, b"first").await.unwrap());
+    let calls = [put("ours"), put("ours"), put("theirs"), put("ours")];
+    let answers: Vec<bool> = store.ask_each(calls.into_iter()).await.unwrap();
+    assert_eq!(answers, [true, true, false, true]);
+    let document = store.document("d").await.unwrap().unwrap();
+    assert_eq!((document.version, &*document.body), (2, &b"ours"[..]));
+
+    let event_id = Uuid::now_v7();
+    let attempt = |body: &str| AttemptRecord {
+        event_id,
+        body: body.to_owned().into(),
+    };
+    let log = [attempt("1"), attempt("1"), attempt("2"), attempt("1")];
+    store.log_attempts(&log).await.unwrap();
+    assert_eq!(store.attempts(event_id).await.unwrap(), ["1", "2"]);
+}
+
 #[tokio::test]
 async fn a_full_server_keeps_all_of_an_event_or_nothing() {
     let server = Server::start(&[]).await;
