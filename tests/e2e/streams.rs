@@ -1,5 +1,6 @@
 //! Stored events: kept, numbered, shown once and in order, and shown to those who come back.
 
+mod cluster;
 mod long;
 mod only_one;
 mod trouble;

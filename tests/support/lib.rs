@@ -34,6 +34,7 @@ pub mod push;
 pub mod rabbit;
 pub mod random;
 pub mod redis;
+pub mod redis_cluster;
 pub mod relay;
 pub mod slack;
 pub mod smtp;

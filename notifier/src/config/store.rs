@@ -16,7 +16,8 @@ pub struct StoreConfig {
     pub kind: StoreKind,
     /// The SQLite file.
     pub path: PathBuf,
-    /// The address of Redis or Valkey, `redis://[:password@]host[:port][/database]`.
+    /// The address of Redis or Valkey, `redis://[:password@]host[:port][/database]`; of a cluster, those
+    /// of some of its servers, with commas between them.
     pub url: Option<Secret>,
     /// The same from a file.
     pub url_file: Option<PathBuf>,

@@ -38,7 +38,9 @@ impl Redis {
         }
         let parts: Vec<_> = parts.into_iter().collect();
         let mut pipeline = Pipeline::new();
-        // The events come last: if something fails, they are new when the batch is sent again.
+        // The events come last: if something fails, they are new when the batch is sent again. In a cluster
+        // that holds for each slot, where a task and a group are with their user's stream; what is half done
+        // then is completed by the batch that comes again.
         let states = events.iter().filter_map(|event| event.task.as_ref());
         let users = tasks::put(&mut pipeline, &self.prefix, states, now);
         let counting = groups::count(&mut pipeline, &self.prefix, events, now);

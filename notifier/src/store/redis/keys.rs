@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
-use redis::{Cmd, Script};
+use redis::{Arg, Cmd, Script};
 
 use crate::store::StreamName;
 
@@ -56,15 +56,56 @@ pub(super) fn encoded(name: &str) -> String {
     encoded
 }
 
+/// The key of a command: of several, the first, since they are in one slot.
+pub(super) fn key_of(command: &Cmd) -> Option<&[u8]> {
+    let mut arguments = arguments(command);
+    let name = arguments.next()?;
+    // The hash and the number of keys stand before them.
+    let before = if name == CALL { 2 } else { 0 };
+    arguments.nth(before)
+}
+
+/// Whether a command is about [`streams`] or [`instances`]: what lists others has no hash tag.
+pub(super) fn is_list(command: &Cmd) -> bool {
+    key_of(command).is_some_and(|key| !key.contains(&b'{'))
+}
+
+/// A call of a script with its text, for a server that does not know it; it does then.
+pub(super) fn in_full(call: &Cmd) -> Option<Cmd> {
+    let mut arguments = arguments(call);
+    arguments.next().filter(|name| *name == CALL)?;
+    let hash = arguments.next()?;
+    let known = routines().into_iter();
+    let mut known = known.filter(|routine| routine.script.get_hash().as_bytes() == hash);
+    let mut in_full = redis::cmd("EVAL");
+    in_full.arg(known.next()?.code);
+    for argument in arguments {
+        in_full.arg(argument);
+    }
+    Some(in_full)
+}
+
+fn arguments(command: &Cmd) -> impl Iterator<Item = &[u8]> {
+    command.args_iter().filter_map(|argument| match argument {
+        Arg::Simple(argument) => Some(argument),
+        _ => None,
+    })
+}
+
+/// What calls a script by its hash.
+const CALL: &[u8] = b"EVALSHA";
+
 /// A script, and the keys that it is given.
 pub(super) struct Routine {
+    code: &'static str,
     script: Script,
     keys: &'static [&'static str],
 }
 
 impl Routine {
-    fn new(code: &str, keys: &'static [&'static str]) -> Self {
+    fn new(code: &'static str, keys: &'static [&'static str]) -> Self {
         Self {
+            code,
             script: Script::new(code),
             keys,
         }
@@ -72,8 +113,10 @@ impl Routine {
 
     /// A call; its arguments are still to be added.
     pub(super) fn call(&self, slot: &Slot) -> Cmd {
-        let mut call = redis::cmd("EVALSHA");
-        call.arg(self.script.get_hash()).arg(self.keys.len());
+        let mut call = Cmd::new();
+        call.arg(CALL)
+            .arg(self.script.get_hash())
+            .arg(self.keys.len());
         for name in self.keys {
             call.arg(slot.key(name));
         }
@@ -116,7 +159,47 @@ routines! {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use redis::cluster_routing::Slot as HashSlot;
+
     use super::*;
+
+    #[test]
+    fn a_slot_is_one_whatever_is_in_its_name() {
+        for (prefix, name) in [("p:", "user:ann"), ("p:", "room:{a}b}{%"), ("{p}:", "all")] {
+            let slot = Slot::new(prefix, &encoded(name));
+            let keys = routines().into_iter().flat_map(|routine| routine.keys);
+            let slots = keys.map(|key| HashSlot::for_key(slot.key(key)));
+            let slots: HashSet<_> = slots.collect();
+            assert_eq!(slots.len(), 1, "{prefix} {name}");
+        }
+    }
+
+    #[test]
+    fn a_command_is_known_by_its_first_key() {
+        let slot = Slot::new("p:", "user:ann");
+        let mut call = HEAD.call(&slot);
+        call.arg(7).arg(&b"\xff"[..]);
+        let mut get = redis::cmd("HGET");
+        get.arg(slot.key("tasks")).arg("t");
+        let mut note = redis::cmd("ZADD");
+        note.arg(streams("p:")).arg("NX").arg(1).arg("user:ann");
+        assert_eq!(key_of(&call), Some(&b"p:{user:ann}:meta"[..]));
+        assert_eq!(key_of(&get), Some(&b"p:{user:ann}:tasks"[..]));
+        assert_eq!(key_of(&redis::cmd("PING")), None);
+        assert!(is_list(&note) && !is_list(&call) && !is_list(&get));
+
+        let in_full = in_full(&call).unwrap();
+        let mut wanted = redis::cmd("EVAL");
+        wanted.arg(include_str!("head.lua")).arg(5);
+        for key in HEAD.keys {
+            wanted.arg(slot.key(key));
+        }
+        wanted.arg(7).arg(&b"\xff"[..]);
+        assert_eq!(in_full.get_packed_command(), wanted.get_packed_command());
+        assert!(super::in_full(&get).is_none());
+    }
 
     #[test]
     fn a_name_is_inside_the_only_braces_of_its_keys() {

@@ -7,38 +7,50 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
+use redis::cluster::ClusterClient;
 use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, InfoDict, Pipeline, RedisError,
-    ServerErrorKind,
+    AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, FromRedisValue, InfoDict, Pipeline,
+    RedisError, ServerErrorKind,
 };
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
+use super::cluster::Cluster;
+use super::fitness;
 use super::keys::routines;
 use crate::store::StoreError;
 
 /// How long an answer may take, with the connection that it may need first.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The first version with all that we use.
-const OLDEST: (u32, u32) = (6, 2);
-
-/// What a server does that must not throw keys away.
-const KEEPS_ALL: &str = "noeviction";
-
 pub(super) struct Link {
-    client: Client,
-    current: Mutex<Option<Connection>>,
+    /// One server, or some of a cluster's.
+    named: Vec<ConnectionInfo>,
+    current: Mutex<Current>,
     pub(super) patience: Duration,
+}
+
+#[derive(Default)]
+struct Current {
+    connection: Option<Connection>,
+    /// The servers of the cluster when we last saw it: it is found by them when those that are named
+    /// are gone.
+    nodes: Vec<ConnectionInfo>,
 }
 
 #[derive(Clone)]
 struct Connection {
-    inner: MultiplexedConnection,
+    way: Way,
     is_lost: Arc<AtomicBool>,
 }
 
-/// The URL may hold a password.
+#[derive(Clone)]
+enum Way {
+    Server(MultiplexedConnection),
+    Cluster(Cluster),
+}
+
+/// The URLs may hold passwords.
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link").finish_non_exhaustive()
@@ -47,15 +59,23 @@ impl fmt::Debug for Link {
 
 impl Link {
     /// Does not connect yet.
-    pub(super) fn open(url: &str) -> Result<Self, StoreError> {
+    pub(super) fn open(urls: &str) -> Result<Self, StoreError> {
+        let named = each(urls).into_iter();
+        let named = named.map(|url| Ok(Client::open(url)?.get_connection_info().clone()));
+        let named: Vec<_> = named.collect::<Result<_, _>>().map_err(StoreError::Url)?;
+        if named.len() > 1 {
+            // They have to agree on the user, the password and TLS.
+            ClusterClient::new(named.iter().cloned()).map_err(StoreError::Url)?;
+        }
         Ok(Self {
-            client: Client::open(url).map_err(StoreError::Url)?,
-            current: Mutex::new(None),
+            named,
+            current: Mutex::default(),
             patience: PATIENCE,
         })
     }
 
-    /// Sends commands together; their answers. One that fails does not stop those after it.
+    /// Sends commands together; their answers. One that fails does not stop those after it, but for
+    /// those of the same slot in a [`Cluster`].
     pub(super) async fn ask<T: FromRedisValue>(
         &self,
         commands: &Pipeline,
@@ -64,7 +84,7 @@ impl Link {
         let late = |_| StoreError::Timeout(self.patience);
         let connecting = timeout_at(deadline, self.connection());
         let connection = connecting.await.map_err(late)??;
-        let asked = timeout_at(deadline, ask(connection.inner, commands)).await;
+        let asked = timeout_at(deadline, connection.way.ask(commands)).await;
         let is_lost = asked
             .as_ref()
             .map_or(true, |answer| answer.as_ref().is_err_and(is_lost));
@@ -77,42 +97,91 @@ impl Link {
     /// The one there is, or a new one.
     async fn connection(&self) -> Result<Connection, StoreError> {
         let mut current = self.current.lock().await;
-        if let Some(connection) = &*current
+        if let Some(connection) = &current.connection
             && !connection.is_lost.load(Ordering::Relaxed)
         {
             return Ok(connection.clone());
         }
-        *current = None;
-        // Who asks has a deadline already.
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(None)
-            .set_response_timeout(None);
-        let connecting = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config);
-        let mut inner = connecting.await?;
-        check(&mut inner).await?;
-        load(&mut inner).await?;
+        current.connection = None;
+        let connecting = self.connect(&current.nodes).await;
+        if let Err(StoreError::Unfit(_)) = &connecting {
+            // Where a cluster was, there may be a single server now.
+            current.nodes.clear();
+        }
+        let (way, nodes) = connecting?;
         let connection = Connection {
-            inner,
+            way,
             is_lost: Arc::default(),
         };
-        *current = Some(connection.clone());
+        *current = Current {
+            connection: Some(connection.clone()),
+            nodes,
+        };
         Ok(connection)
+    }
+
+    /// Whether it is one server or a cluster is for the server to say.
+    async fn connect(
+        &self,
+        nodes: &[ConnectionInfo],
+    ) -> Result<(Way, Vec<ConnectionInfo>), StoreError> {
+        if let ([server], []) = (&*self.named, nodes)
+            && let Some(connection) = connect_to(server).await?
+        {
+            return Ok((Way::Server(connection), Vec::new()));
+        }
+        let (cluster, nodes) = Cluster::connect(&self.named, nodes).await?;
+        Ok((Way::Cluster(cluster), nodes))
     }
 }
 
-async fn ask<T: FromRedisValue>(
-    mut connection: MultiplexedConnection,
-    commands: &Pipeline,
-) -> Result<T, RedisError> {
-    match commands.query_async(&mut connection).await {
-        // Somebody flushed the scripts, or there is another server behind the same address.
-        Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-            load(&mut connection).await?;
-            commands.query_async(&mut connection).await
+/// The addresses in a list with commas between them. A password may have commas, too.
+fn each(urls: &str) -> Vec<String> {
+    let mut each: Vec<String> = Vec::new();
+    for piece in urls.split(',') {
+        match each.last_mut() {
+            Some(url) if !piece.contains("://") => {
+                url.push(',');
+                url.push_str(piece);
+            }
+            _ => each.push(piece.trim().to_owned()),
         }
-        answer => answer,
+    }
+    each
+}
+
+/// Connects to a server that has all keys; `None` if it is one of a cluster.
+async fn connect_to(server: &ConnectionInfo) -> Result<Option<MultiplexedConnection>, StoreError> {
+    // Who asks has a deadline already.
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(None)
+        .set_response_timeout(None);
+    let client = Client::open(server.clone())?;
+    let connecting = client.get_multiplexed_async_connection_with_config(&config);
+    let mut connection = connecting.await?;
+    let info: InfoDict = redis::cmd("INFO").query_async(&mut connection).await?;
+    if fitness::is_in_cluster(&info) {
+        return Ok(None);
+    }
+    fitness::check(&info, &server.addr().to_string())?;
+    load(&mut connection).await?;
+    Ok(Some(connection))
+}
+
+impl Way {
+    async fn ask<T: FromRedisValue>(self, commands: &Pipeline) -> Result<T, RedisError> {
+        let mut server = match self {
+            Self::Cluster(mut cluster) => return commands.query_async(&mut cluster).await,
+            Self::Server(server) => server,
+        };
+        match commands.query_async(&mut server).await {
+            // Somebody flushed the scripts, or there is another server behind the same address.
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                load(&mut server).await?;
+                commands.query_async(&mut server).await
+            }
+            answer => answer,
+        }
     }
 }
 
@@ -128,62 +197,4 @@ async fn load(connection: &mut MultiplexedConnection) -> Result<(), RedisError> 
 fn is_lost(error: &RedisError) -> bool {
     let is_replica = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly);
     error.is_io_error() || error.is_unrecoverable_error() || is_replica
-}
-
-/// Refuses a server that cannot be the store, and warns of one that may lose what it holds.
-async fn check(connection: &mut MultiplexedConnection) -> Result<(), StoreError> {
-    let info: InfoDict = redis::cmd("INFO").query_async(connection).await?;
-    let text = |name| info.get::<String>(name).unwrap_or_default();
-    let version = text("redis_version");
-    if !is_new_enough(&version) {
-        let (major, minor) = OLDEST;
-        let what =
-            format!("it has version {version}, and {major}.{minor} is the oldest that can be");
-        return Err(StoreError::Unfit(what));
-    }
-    if text("cluster_enabled") == "1" {
-        let mut cluster = redis::cmd("CLUSTER");
-        let state: InfoDict = cluster.arg("INFO").query_async(connection).await?;
-        let size: u32 = state.get("cluster_size").unwrap_or_default();
-        if size > 1 {
-            let what =
-                format!("it is one of {size} primaries of a cluster, and all keys must be in one");
-            return Err(StoreError::Unfit(what));
-        }
-    }
-    let policy = text("maxmemory_policy");
-    if policy != KEEPS_ALL {
-        tracing::warn!(
-            policy,
-            "Redis may throw events away when its memory is full; set its maxmemory-policy to {KEEPS_ALL}"
-        );
-    }
-    Ok(())
-}
-
-/// A version that is not understood is none that was released.
-fn is_new_enough(version: &str) -> bool {
-    let mut numbers = version.split('.').map(|number| number.parse().ok());
-    match (numbers.next().flatten(), numbers.next().flatten()) {
-        (Some(major), Some(minor)) => (major, minor) >= OLDEST,
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn old_servers_are_told_by_their_version() {
-        for version in ["6.2.0", "6.10.1", "7.0.15", "7.2.4", "8.0-rc1.1", "10.0.0"] {
-            assert!(
-                is_new_enough(version) || version.contains("rc"),
-                "{version}"
-            );
-        }
-        for version in ["", "6", "6.0.9", "5.9.9", "redis"] {
-            assert!(!is_new_enough(version), "{version}");
-        }
-    }
 }

@@ -1,11 +1,11 @@
-//! The shared store: a Redis or Valkey server, for as many notifiers as there are.
+//! The shared store: a Redis or Valkey server, or a cluster of them, for as many notifiers as there are.
 //!
-//! It needs Redis 6.2 or newer, or any Valkey: one server, its replicas for a failover, or a
-//! cluster of one primary. A larger cluster is refused, because the connection does not follow keys
-//! from node to node. The keys are ready for one: all of a stream have one hash tag, no script works on two
-//! streams, and each names its keys.
+//! It needs Redis 6.2 or newer, or any Valkey. All keys of a stream have one hash tag, no script works
+//! on two streams, and each names its keys: so a stream is whole on one server of a cluster, and streams are
+//! spread over all. One server is asked everything at once, in one pipeline; a cluster slot by slot.
 //!
-//! `rediss://` is TLS, with the system's certificates; `unix://` a socket.
+//! `rediss://` is TLS, with the system's certificates; `unix://` a socket. A cluster is named by some of
+//! its servers, with commas between them.
 //!
 //! | key | kind | holds |
 //! |---|---|---|
@@ -31,8 +31,10 @@
 //! the [`Retention`] has passed (a day at least); it then has another [`Epoch`].
 
 mod append;
+mod cluster;
 mod connections;
 mod documents;
+mod fitness;
 mod groups;
 mod inbox;
 mod keys;
@@ -66,10 +68,11 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// For the server at a URL, whose keys shall begin with a prefix. The server need not be there yet.
+    /// For the server at a URL, or the cluster that some name with commas between them. Keys shall begin
+    /// with a prefix. The servers need not be there yet.
     ///
     /// # Errors
-    /// [`StoreError::Url`] if there is no telling where the server is.
+    /// [`StoreError::Url`] if there is no telling where a server is.
     pub fn open(url: &str, prefix: &str, retention: Retention) -> Result<Self, StoreError> {
         Ok(Self {
             link: Link::open(url)?,

@@ -1,6 +1,10 @@
 mod cluster;
+mod failover;
+mod moves;
+mod nodes;
 mod same;
 mod server;
+mod warnings;
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -116,7 +120,7 @@ async fn scripts_that_were_flushed_are_sent_again() {
     assert!(kept[0].is_new && kept[0].position.seq == 2);
 }
 
-/// As whoever does it again who has lost the answer.
+/// As a cluster's connection does when an answer was lost.
 #[tokio::test]
 async fn what_is_sent_twice_is_done_once() {
     let server = Server::start(&[]).await;

@@ -18,7 +18,8 @@ const AT_ONCE: u64 = 200;
 type Cut = (u64, u64, u64, bool, Option<i64>);
 
 /// Notes that streams have something that will be too old. It comes after what it is about, so
-/// that a sweep does not forget a stream that just gets its next event.
+/// that a sweep does not forget a stream that just gets its next event. If only this is missing when we
+/// are killed, the batch comes again and with it the note.
 pub(super) fn note(
     pipeline: &mut Pipeline,
     prefix: &str,

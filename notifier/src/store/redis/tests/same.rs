@@ -1,6 +1,9 @@
+use std::path::Path;
+
 use jiff::SignedDuration;
 use uuid::Uuid;
 
+use super::nodes::Cluster;
 use super::server::Server;
 use super::*;
 use crate::store::{GroupPart, JobEnd, Sqlite, Store};
@@ -185,13 +188,10 @@ impl<R: FnMut(u64) -> u64> Pair<R> {
     }
 }
 
-#[tokio::test]
-async fn it_answers_as_the_embedded_store_does() {
-    let server = Server::start(&[]).await;
-    let sqlite = Sqlite::open(&server.folder().join("store.db"), FEW).unwrap();
+async fn answers_alike(redis: Redis, folder: &Path) {
     let mut pair = Pair {
-        redis: Redis::open(&server.url(), "", FEW).unwrap(),
-        sqlite,
+        redis,
+        sqlite: Sqlite::open(&folder.join("store.db"), FEW).unwrap(),
         random: random(),
         ids: Vec::new(),
         now: "2026-01-15T10:30:00Z".parse().unwrap(),
@@ -213,4 +213,19 @@ async fn it_answers_as_the_embedded_store_does() {
         pair.compare().await;
         pair.compare_inboxes().await;
     }
+}
+
+#[tokio::test]
+async fn it_answers_as_the_embedded_store_does() {
+    let server = Server::start(&[]).await;
+    let redis = Redis::open(&server.url(), "", FEW).unwrap();
+    answers_alike(redis, server.folder()).await;
+}
+
+#[tokio::test]
+async fn a_cluster_answers_as_the_embedded_store_does() {
+    let cluster = Cluster::shared().await;
+    let prefix = format!("{}:", Uuid::now_v7());
+    let redis = Redis::open(&cluster.urls(), &prefix, FEW).unwrap();
+    answers_alike(redis, cluster.nodes[0].server.folder()).await;
 }

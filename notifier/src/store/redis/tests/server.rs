@@ -1,12 +1,12 @@
 //! Servers that go with their test.
 
 use std::io::{BufRead as _, BufReader};
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use redis::{Client, Cmd, FromRedisValue};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
@@ -23,12 +23,6 @@ pub(super) struct Server {
     folder: PathBuf,
     options: Vec<String>,
     process: Child,
-}
-
-/// A server of a cluster, and where others reach it.
-pub(super) struct Node {
-    pub(super) server: Server,
-    pub(super) port: u16,
 }
 
 impl Server {
@@ -55,13 +49,21 @@ impl Server {
 
     /// A store with a prefix of its own.
     pub(super) fn store(&self) -> Redis {
-        let prefix = format!("{}:", Uuid::now_v7());
-        Redis::open(&self.url(), &prefix, RETENTION).unwrap()
+        store_at(&self.url())
+    }
+
+    pub(super) async fn connection(&self) -> redis::RedisResult<MultiplexedConnection> {
+        // Without it half a second, which a busy machine may take.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(DEADLINE))
+            .set_response_timeout(Some(DEADLINE));
+        let client = Client::open(self.url())?;
+        let connecting = client.get_multiplexed_async_connection_with_config(&config);
+        connecting.await
     }
 
     pub(super) async fn ask<T: FromRedisValue>(&self, command: &str) -> redis::RedisResult<T> {
-        let client = Client::open(self.url())?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut connection = self.connection().await?;
         let mut words = Cmd::new();
         for word in command.split(' ') {
             words.arg(word);
@@ -69,24 +71,17 @@ impl Server {
         words.query_async(&mut connection).await
     }
 
-    /// One primary of a cluster, with a range of its slots.
-    pub(super) async fn start_in_cluster(slots: RangeInclusive<u16>) -> Node {
-        let port = free_port_of_cluster();
-        let options = ["--port", &port.to_string(), "--cluster-enabled", "yes"];
-        let server = Self::start(&options).await;
-        // One by one: `ADDSLOTSRANGE` is of Redis 7.
-        let slots: Vec<_> = slots.map(|slot| slot.to_string()).collect();
-        let add = format!("CLUSTER ADDSLOTS {}", slots.join(" "));
-        server.ask::<()>(&add).await.unwrap();
-        Node { server, port }
-    }
-
     /// Waits until an answer has a text in it, of which Redis tells nobody by itself.
     pub(super) async fn says(&self, command: &str, wanted: &str) {
+        self.until(command, |answer| answer.contains(wanted)).await;
+    }
+
+    /// Waits until an answer is as it should be.
+    pub(super) async fn until(&self, command: &str, is_right: impl Fn(&str) -> bool) {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let answer: String = self.ask(command).await.unwrap();
-            if answer.contains(wanted) {
+            if is_right(&answer) {
                 return;
             }
             assert!(Instant::now() < deadline, "{command}: {answer}");
@@ -118,20 +113,10 @@ impl Drop for Server {
     }
 }
 
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-/// Nodes talk to each other at a port that is 10,000 above; only Redis 7 takes another.
-fn free_port_of_cluster() -> u16 {
-    loop {
-        let port = free_port();
-        let bus = port.checked_add(10_000);
-        if bus.is_some_and(|bus| std::net::TcpListener::bind(("127.0.0.1", bus)).is_ok()) {
-            return port;
-        }
-    }
+/// A store with a prefix of its own.
+pub(super) fn store_at(url: &str) -> Redis {
+    let prefix = format!("{}:", Uuid::now_v7());
+    Redis::open(url, &prefix, RETENTION).unwrap()
 }
 
 /// Starts a server, and waits until it says that it is ready.
