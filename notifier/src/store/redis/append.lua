@@ -20,14 +20,20 @@ local limit, now = tonumber(ARGV[2]), ARGV[3]
 local read_apart = redis.call('ZCARD', read)
 local was_empty = first > last
 
+-- While a slot is on its way to another server of a cluster, what this script has emptied it is not let at
+-- again. Nothing is left there to remove.
+local function remove(key, seq)
+  return tonumber(redis.pcall('ZREM', key, seq)) or 0
+end
+
 local function remove_oldest()
   local at = first .. '-0'
   local oldest = redis.call('XRANGE', events, at, at)[1]
   if oldest then
     redis.call('HDEL', ids, oldest[2][2])
   end
-  read_apart = read_apart - redis.call('ZREM', read, first)
-  redis.call('ZREM', archived, first)
+  read_apart = read_apart - remove(read, first)
+  remove(archived, first)
   first = first + 1
   redis.call('XTRIM', events, 'MINID', first .. '-0')
 end

@@ -13,10 +13,12 @@ for i = 2, #ARGV, 3 do
       and string.sub(rank, 21) >= string.sub(old, 21, 21))
   if is_newer then
     redis.call('HSET', tasks, id, rank .. state)
+    -- First the new, then the old: while a slot is on its way to another server of a cluster, a script
+    -- that has emptied a key is not let at it again, and ends there.
+    redis.call('ZADD', ranks, 0, rank .. id)
     if old then
       redis.call('ZREM', ranks, old_rank .. id)
     end
-    redis.call('ZADD', ranks, 0, rank .. id)
     redis.call('ZADD', ages, now, id)
   end
 end

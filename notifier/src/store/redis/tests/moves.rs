@@ -109,3 +109,58 @@ async fn nothing_is_lost_or_doubled_while_a_slot_moves() {
     let exists: bool = moving.to.ask(&format!("EXISTS {key}")).await;
     assert!(exists);
 }
+
+/// While a slot moves, a script may not ask for a key that it has emptied itself.
+#[tokio::test]
+async fn a_script_does_not_end_in_the_middle_while_its_slot_moves() {
+    let cluster = Cluster::start(3, &[]).await;
+    let mut store = cluster.store();
+    store.retention.events = 5;
+    let first = events(5);
+    store.append(&first[..1], Timestamp::now()).await.unwrap();
+    let oldest = Marked::Ids(vec![first[0].id]);
+    store.mark("ann", &oldest, Mark::Archived).await.unwrap();
+    let rest: Vec<_> = first[1..]
+        .iter()
+        .map(|event| NewEvent {
+            task: None,
+            ..event.clone()
+        })
+        .collect();
+    store.append(&rest, Timestamp::now()).await.unwrap();
+    let moving = Move::of_anns(&cluster, &store);
+    moving.begins().await;
+
+    // With the oldest goes all that is read and archived apart.
+    let more: Vec<_> = events(3)
+        .into_iter()
+        .map(|event| NewEvent {
+            task: None,
+            ..event
+        })
+        .collect();
+    let kept = store.append(&more, Timestamp::now()).await.unwrap();
+    let kept: Vec<_> = kept
+        .iter()
+        .map(|kept| (kept.position.seq, kept.unread))
+        .collect();
+    assert_eq!(kept, [(6, Some(5)), (7, Some(5)), (8, Some(5))]);
+    let mut state = events(1).remove(0).task.unwrap();
+    state.rev = 2;
+    store
+        .put_tasks(&[state.clone()], Timestamp::now())
+        .await
+        .unwrap();
+    for key in moving.keys().await {
+        moving.moves(&key).await;
+    }
+    moving.ends().await;
+    let tasks = TaskQuery {
+        ended: None,
+        before: None,
+        limit: 9,
+    };
+    assert_eq!(store.tasks("ann", &tasks).await.unwrap(), [state]);
+    let kept = keep(&store, 1).await.unwrap();
+    assert_eq!(kept[0].position.seq, 9);
+}
