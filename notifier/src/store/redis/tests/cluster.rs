@@ -100,6 +100,46 @@ async fn one_server_is_enough_to_find_them_all_and_a_script_is_brought_to_each()
 }
 
 #[tokio::test]
+async fn who_is_connected_elsewhere_is_known() {
+    let cluster = Cluster::shared().await;
+    let store = cluster.store();
+    let now = Timestamp::now();
+    let stays = Duration::from_mins(1);
+    let instances: Vec<_> = (0..6).map(|_| Uuid::new_v4()).collect();
+    for (number, instance) in instances.iter().enumerate() {
+        let id = Uuid::new_v4();
+        let connected = Connected {
+            user_id: "ann".into(),
+            since: now,
+            instance: number.to_string(),
+            rooms: Vec::new(),
+            chats: Vec::new(),
+        };
+        let all = Connections {
+            connections: vec![(id, connected)],
+            gone: Vec::new(),
+            users: vec![("ann".into(), vec![id])],
+        };
+        let put = store.put_all_connections(*instance, all, now, stays);
+        put.await.unwrap();
+    }
+    let elsewhere = async |but| store.connections_elsewhere("ann", but).await.unwrap();
+    assert_eq!(elsewhere(instances[0]).await, 5);
+    for user in [Some("ann"), None] {
+        let found = store.connected_elsewhere(user, instances[0], 9).await;
+        let mut found: Vec<_> = found
+            .unwrap()
+            .into_iter()
+            .map(|(_, row)| row.instance)
+            .collect();
+        found.sort();
+        assert_eq!(found, ["1", "2", "3", "4", "5"], "{user:?}");
+    }
+    store.forget_connections(instances[5]).await.unwrap();
+    assert_eq!(elsewhere(instances[0]).await, 4);
+}
+
+#[tokio::test]
 async fn a_user_with_the_rights_of_the_manual_is_let_in_everywhere() {
     let cluster = Cluster::shared().await;
     let mut urls = Vec::new();
