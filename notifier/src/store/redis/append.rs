@@ -14,6 +14,10 @@ use crate::store::{Epoch, Kept, NewEvent, Position, StoreError, StreamName};
 /// and how many are not read.
 type Grown = (u64, Vec<(u64, bool, u64)>);
 
+/// How many streams one call is about: it costs Redis a fifth less for each event than calls of their own
+/// would, and holds up others for a quarter of a millisecond.
+const TOGETHER: usize = 16;
+
 /// A part of a batch: one stream, its events, and where in the batch they are.
 #[derive(Default)]
 struct Part<'a> {
@@ -46,34 +50,43 @@ impl Redis {
         let counting = groups::count(&mut pipeline, &self.prefix, events, now);
         let owners = counting.iter().map(|(owner, _)| owner.clone());
         let users: Vec<_> = users.into_iter().chain(owners).collect();
-        for (stream, part) in &parts {
-            self.add(&mut pipeline, stream, part, now);
+        let together = if self.link.is_cluster().await? {
+            1
+        } else {
+            TOGETHER
+        };
+        for some in parts.chunks(together) {
+            self.add(&mut pipeline, some, now);
         }
         let streams = parts.iter().map(|(stream, _)| (*stream).clone());
         upkeep::note(&mut pipeline, &self.prefix, streams.chain(users), now);
         let mut answers: Vec<Value> = self.link.ask(&pipeline).await?;
         let grown = answers.split_off(counting.len().min(answers.len()));
-        let grown = grown.into_iter().map(Grown::from_redis_value);
-        let grown = grown.collect::<Result<_, _>>().map_err(RedisError::from)?;
-        let mut kept = in_order(&parts, grown);
+        let grown = grown.into_iter().map(Vec::<Grown>::from_redis_value);
+        let grown: Vec<_> = grown.collect::<Result<_, _>>().map_err(RedisError::from)?;
+        let mut kept = in_order(&parts, grown.into_iter().flatten());
         put_counts(&mut kept, &counting, answers)?;
         Ok(kept)
     }
 
-    fn add(&self, pipeline: &mut Pipeline, stream: &StreamName, part: &Part<'_>, now: Timestamp) {
-        let mut call = APPEND.call(&Slot::of(&self.prefix, stream));
-        call.arg(Epoch::fresh().number());
+    fn add(&self, pipeline: &mut Pipeline, parts: &[(&StreamName, Part<'_>)], now: Timestamp) {
+        let slots = parts.iter();
+        let slots = slots.map(|(stream, _)| Slot::of(&self.prefix, stream));
+        let mut call = APPEND.call_for(&slots.collect::<Vec<_>>());
         call.arg(self.retention.events.max(1));
         call.arg(now.as_millisecond());
-        for event in &part.events {
-            call.arg(event.id.as_bytes()).arg(&event.body[..]);
+        for (_, part) in parts {
+            call.arg(Epoch::fresh().number()).arg(part.events.len());
+            for event in &part.events {
+                call.arg(event.id.as_bytes()).arg(&event.body[..]);
+            }
         }
         pipeline.add_command(call);
     }
 }
 
 /// As the batch was.
-fn in_order(parts: &[(&StreamName, Part<'_>)], grown: Vec<Grown>) -> Vec<Kept> {
+fn in_order(parts: &[(&StreamName, Part<'_>)], grown: impl Iterator<Item = Grown>) -> Vec<Kept> {
     let mut kept = Vec::new();
     for ((stream, part), (epoch, events)) in parts.iter().zip(grown) {
         let epoch = Epoch::new(epoch);

@@ -113,12 +113,19 @@ impl Routine {
 
     /// A call; its arguments are still to be added.
     pub(super) fn call(&self, slot: &Slot) -> Cmd {
+        self.call_for(std::slice::from_ref(slot))
+    }
+
+    /// A call about several, which a cluster would refuse.
+    pub(super) fn call_for(&self, slots: &[Slot]) -> Cmd {
         let mut call = Cmd::new();
         call.arg(CALL)
             .arg(self.script.get_hash())
-            .arg(self.keys.len());
-        for name in self.keys {
-            call.arg(slot.key(name));
+            .arg(self.keys.len() * slots.len());
+        for slot in slots {
+            for name in self.keys {
+                call.arg(slot.key(name));
+            }
         }
         call
     }

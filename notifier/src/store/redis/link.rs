@@ -13,7 +13,7 @@ use redis::{
     RedisError, ServerErrorKind,
 };
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::cluster::Cluster;
 use super::fitness;
@@ -92,6 +92,13 @@ impl Link {
             connection.is_lost.store(true, Ordering::Relaxed);
         }
         Ok(asked.map_err(late)??)
+    }
+
+    /// Whether only what is in one slot can be changed in one step.
+    pub(super) async fn is_cluster(&self) -> Result<bool, StoreError> {
+        let connecting = timeout(self.patience, self.connection()).await;
+        let connection = connecting.map_err(|_| StoreError::Timeout(self.patience))??;
+        Ok(matches!(connection.way, Way::Cluster(_)))
     }
 
     /// The one there is, or a new one.
