@@ -6,7 +6,7 @@ mod only_one;
 mod trouble;
 
 use bellhop_notifier::StoreKind;
-use bellhop_tests::client::{Client, request};
+use bellhop_tests::client::{Client, Raw, request};
 use bellhop_tests::rabbit::Rabbit;
 use bellhop_tests::stack::{Running, Stack, room_token, token};
 use jiff::Timestamp;
@@ -238,6 +238,23 @@ async fn who_was_away_is_shown_what_came_meanwhile_without_asking() {
     let notifier = stack.notifier(stack.notifier_config()).await;
     let mut again = stack.client(&notifier, "ann").await;
     assert_eq!(notes(&mut again, 2).await, [6, 7]);
+    notifier.stop().await;
+}
+
+/// Nobody knows what of that was still on its way: where a network was cut, it never arrived.
+#[tokio::test]
+async fn who_left_without_a_goodbye_is_shown_again_what_was_written() {
+    let stack = Stack::shared();
+    let notifier = stack.notifier(stack.notifier_config()).await;
+    let rabbit = stack.rabbit().await;
+    let mut raw = Raw::connect(notifier.address, &token("ann")).await;
+    publish(&rabbit, "stored.user.ann.note", 1..=1).await;
+    let (_, frame) = raw.frame().await.unwrap();
+    assert!(String::from_utf8_lossy(&frame).contains("note"));
+    raw.end().await;
+    publish(&rabbit, "stored.user.ann.note", 2..=2).await;
+    let mut ann = stack.client(&notifier, "ann").await;
+    assert_eq!(notes(&mut ann, 2).await, [1, 2]);
     notifier.stop().await;
 }
 

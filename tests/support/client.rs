@@ -253,6 +253,12 @@ impl Raw {
         sent.expect("sent in time").unwrap();
     }
 
+    /// Ends the connection as TCP does, without a goodbye before, and waits for the other side to do the same.
+    pub async fn end(mut self) {
+        self.stream.shutdown().await.unwrap();
+        self.closed().await;
+    }
+
     /// Is gone without a word, as after a crash: the system resets the connection.
     pub fn vanish(self) {
         self.stream.set_zero_linger().unwrap();

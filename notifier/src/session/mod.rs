@@ -20,6 +20,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use metrics::{counter, gauge};
 use tokio::task::yield_now;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tracing::debug;
@@ -75,7 +76,8 @@ impl End {
     fn has_arrived(&self) -> bool {
         match self {
             Self::Left => true,
-            Self::Close(close) => *close != close::PONG_TIMEOUT && *close != close::SLOW_CONSUMER,
+            // All are sent away then, and hardly one of them is cut off.
+            Self::Close(close) => *close == close::RESTART,
             Self::Gone | Self::Cut(_) => false,
         }
     }
@@ -252,6 +254,10 @@ impl Session {
             }
             Some(Ok(Message::Frame(_))) => None,
             Some(Err(Error::Capacity(_))) => Some(End::Close(close::TOO_BIG)),
+            // The connection ended, and nobody said goodbye.
+            Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => {
+                Some(End::Gone)
+            }
             Some(Err(Error::Protocol(error))) => {
                 debug!(%error, "a client broke the protocol");
                 Some(End::Close(close::PROTOCOL_ERROR))

@@ -13,8 +13,8 @@ use crate::store::{Position, StreamName};
 pub(super) struct Seen {
     /// What was written up to here.
     pub(super) written: Position,
-    /// The same when the last ping went out.
-    pinged: u64,
+    /// The same when the ping went out that is not answered yet.
+    pinged: Option<u64>,
     /// What is sure to have arrived: the client has answered a ping that went out later.
     proven: u64,
 }
@@ -23,19 +23,21 @@ impl Seen {
     pub(super) fn new(written: Position) -> Self {
         Self {
             written,
-            pinged: written.seq,
+            pinged: None,
             proven: written.seq,
         }
     }
 
-    /// A ping goes out after everything else.
+    /// A ping goes out after everything else. While another is not answered, an answer may be for that.
     pub(super) fn ping(&mut self) {
-        self.pinged = self.written.seq;
+        self.pinged.get_or_insert(self.written.seq);
     }
 
     /// The client has answered.
     pub(super) fn pong(&mut self) {
-        self.proven = self.pinged;
+        if let Some(pinged) = self.pinged.take() {
+            self.proven = pinged;
+        }
     }
 
     /// What is sure to have arrived.
@@ -127,5 +129,36 @@ impl Session {
         if let Some(seen) = self.login.as_mut().and_then(|login| login.seen.as_mut()) {
             seen.pong();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Epoch;
+
+    fn at(seq: u64) -> Position {
+        Position {
+            epoch: Epoch::new(1),
+            seq,
+        }
+    }
+
+    #[test]
+    fn an_answer_proves_what_was_written_before_the_oldest_ping() {
+        let mut seen = Seen::new(at(1));
+        seen.written = at(2);
+        seen.pong();
+        assert_eq!(seen.proven(), at(1), "nobody has asked");
+        seen.ping();
+        seen.written = at(3);
+        seen.ping();
+        seen.pong();
+        assert_eq!(seen.proven(), at(2), "the second ping is not answered");
+        seen.pong();
+        assert_eq!(seen.proven(), at(2));
+        seen.ping();
+        seen.pong();
+        assert_eq!(seen.proven(), at(3));
     }
 }
