@@ -192,7 +192,7 @@ async fn advance(
         epoch: head.epoch,
         seq: up_to,
     };
-    let settled = settle(gateway, streams, name, after, position, &entries);
+    let settled = settle(gateway, streams, name, after, position, head, &entries);
     Ok(unless_more(streams, name, settled, head))
 }
 
@@ -234,6 +234,7 @@ fn settle(
     name: &StreamName,
     after: Position,
     position: Position,
+    head: &Head,
     entries: &[Entry],
 ) -> Settled {
     let followed = streams.followed(name);
@@ -242,11 +243,18 @@ fn settle(
         None => {
             for entry in entries {
                 if let Some(told) = told_of(name, position, entry) {
-                    inbound::show(gateway, &told);
+                    let unread = name.owner().map(|_| unread_at(head, entry.seq));
+                    inbound::show(gateway, &Told { unread, ..told });
                 }
             }
         }
     })
+}
+
+/// How many were not read when an event came, if nobody has read what is newer; right for the newest in
+/// any case. It is shown here before it is told, so nothing else says it.
+fn unread_at(head: &Head, seq: u64) -> u64 {
+    head.unread.saturating_sub(head.last.saturating_sub(seq))
 }
 
 fn reset(
@@ -300,4 +308,23 @@ pub(crate) async fn within<T>(
 ) -> Result<T, StoreError> {
     let answer = timeout(STORE_WAIT, answer).await;
     answer.unwrap_or(Err(StoreError::Timeout(STORE_WAIT)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Epoch;
+
+    #[test]
+    fn what_is_caught_up_with_counts_as_what_is_told() {
+        let head = Head {
+            last: 9,
+            unread: 5,
+            ..Head::empty(Epoch::new(1))
+        };
+        let counted = [7, 8, 9].map(|seq| unread_at(&head, seq));
+        assert_eq!(counted, [3, 4, 5]);
+        let read = Head { unread: 0, ..head };
+        assert_eq!([8, 9].map(|seq| unread_at(&read, seq)), [0, 0]);
+    }
 }
