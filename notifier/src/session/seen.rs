@@ -28,6 +28,19 @@ impl Seen {
         }
     }
 
+    /// Something was written. Of another life of the stream nothing that arrived before proves anything.
+    fn write(&mut self, position: Position) {
+        if position.epoch != self.written.epoch {
+            *self = Self {
+                written: position,
+                pinged: None,
+                proven: 0,
+            };
+        } else if position.seq > self.written.seq {
+            self.written = position;
+        }
+    }
+
     /// A ping goes out after everything else. While another is not answered, an answer may be for that.
     pub(super) fn ping(&mut self) {
         self.pinged.get_or_insert(self.written.seq);
@@ -111,10 +124,8 @@ impl Session {
 
     pub(super) fn wrote(&mut self, position: Option<Position>) {
         let seen = self.login.as_mut().and_then(|login| login.seen.as_mut());
-        if let (Some(seen), Some(position)) = (seen, position)
-            && (position.epoch != seen.written.epoch || position.seq > seen.written.seq)
-        {
-            seen.written = position;
+        if let Some((seen, position)) = seen.zip(position) {
+            seen.write(position);
         }
     }
 
@@ -145,13 +156,30 @@ mod tests {
     }
 
     #[test]
+    fn what_arrived_of_one_life_proves_nothing_of_the_next() {
+        let mut seen = Seen::new(at(50));
+        seen.ping();
+        let next = Position {
+            epoch: Epoch::new(2),
+            seq: 3,
+        };
+        seen.write(next);
+        seen.pong();
+        assert_eq!(seen.proven(), Position { seq: 0, ..next });
+        seen.write(next);
+        seen.ping();
+        seen.pong();
+        assert_eq!(seen.proven(), next);
+    }
+
+    #[test]
     fn an_answer_proves_what_was_written_before_the_oldest_ping() {
         let mut seen = Seen::new(at(1));
-        seen.written = at(2);
+        seen.write(at(2));
         seen.pong();
         assert_eq!(seen.proven(), at(1), "nobody has asked");
         seen.ping();
-        seen.written = at(3);
+        seen.write(at(3));
         seen.ping();
         seen.pong();
         assert_eq!(seen.proven(), at(2), "the second ping is not answered");
