@@ -176,19 +176,20 @@ test("a running job is cancelled by keyboard, asked for once, and the focus stay
   const tab = await openTab(context, browser);
   const { page } = tab;
   await waitForConnection(page, "live");
-  const id = await startJob(page, { kind: "endless", args: "{}", title: "Endless" });
-  await waitForStatus(page, id, "running");
-  const card = cardOf(page, id);
-  await card.getByRole("button", { name: "Cancel Endless", exact: true }).focus();
   const orders = [];
   // The order goes out when the test says so, and the page has to bear with it until then.
   let release;
   const released = new Promise((resolve) => { release = resolve; });
+  // Before the job starts: the browser says that requests are held a moment before it holds them.
   await page.route("**/api/tasks/*", async (route) => {
     orders.push(`${route.request().method()} ${new URL(route.request().url()).pathname}`);
     await released;
     await route.continue();
   });
+  const id = await startJob(page, { kind: "endless", args: "{}", title: "Endless" });
+  await waitForStatus(page, id, "running");
+  const card = cardOf(page, id);
+  await card.getByRole("button", { name: "Cancel Endless", exact: true }).focus();
   await page.keyboard.press("Enter");
   await card.locator('.cancel[aria-disabled="true"]').waitFor();
   await page.keyboard.press("Enter");
@@ -209,14 +210,14 @@ test("an order that is refused is explained in the card, and can be given again"
   const { page } = tab;
   tab.expected.push(/the server responded with a status of 503|net::ERR_FAILED/);
   await waitForConnection(page, "live");
-  const id = await startJob(page, { kind: "endless", args: "{}" });
-  await waitForStatus(page, id, "running");
-  const card = cardOf(page, id);
   const answers = [
     (route) => route.fulfill({ status: 503, json: { error: { code: "broker_unavailable", message: "no broker" } } }),
     (route) => route.abort(),
   ];
   await page.route("**/api/tasks/*", (route) => (answers.shift() ?? ((last) => last.continue()))(route));
+  const id = await startJob(page, { kind: "endless", args: "{}" });
+  await waitForStatus(page, id, "running");
+  const card = cardOf(page, id);
   await card.locator(".cancel").click();
   const problem = card.getByRole("alert");
   await problem.filter({ hasText: /^no broker$/ }).waitFor();

@@ -105,8 +105,8 @@ async function cancel(task) {
   const unanswered = "The task may be cancelled all the same: wait a little, or try again.";
   const path = `/api/tasks/${encodeURIComponent(task.id)}`;
   const { problem = "" } = await request("DELETE", path, { token: currentToken(), unanswered });
-  board.answerCancel(task.id, problem);
-  if (problem === "") announcer.say(`Cancelling ${taskName(task)}.`);
+  // An end that was faster than the answer has been said.
+  if (board.answerCancel(task.id, problem) && problem === "") announcer.say(`Cancelling ${taskName(task)}.`);
   scheduleRender();
 }
 

@@ -81,11 +81,12 @@ export class TaskBoard {
     return true;
   }
 
-  /** What came of it; `problem` is empty when the server took the order. The task may have ended meanwhile. */
+  /** What came of it; `problem` is empty when the server took the order. Returns false when the task has ended meanwhile. */
   answerCancel(id, problem) {
     const task = this.#tasks.get(id);
-    if (task?.cancel.state !== "asked") return;
+    if (task?.cancel.state !== "asked") return false;
     this.#tasks.set(id, { ...task, cancel: { state: problem === "" ? "accepted" : "none", problem } });
+    return true;
   }
 
   /** While nothing is heard, what has not ended may move or end unseen: its rate is no longer known either. */

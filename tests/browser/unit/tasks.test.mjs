@@ -152,7 +152,7 @@ test("a task is asked to be cancelled once, until that fails or the task has end
   board.apply(event({ rev: 1 }), AT);
   assert.equal(board.askCancel("t1"), true);
   assert.equal(board.askCancel("t1"), false);
-  board.answerCancel("t1", "no broker");
+  assert.equal(board.answerCancel("t1", "no broker"), true);
   assert.deepEqual(state(), { state: "none", problem: "no broker" });
   assert.equal(board.askCancel("t1"), true);
   assert.equal(state().problem, "");
@@ -170,7 +170,7 @@ test("an answer that comes after the end says nothing about a later run", () => 
   board.apply(event({ rev: 1 }), AT);
   board.askCancel("t1");
   board.apply(event({ rev: 2, status: "failed" }), AT);
-  board.answerCancel("t1", "too late");
+  assert.equal(board.answerCancel("t1", "too late"), false, "the end has been told");
   assert.deepEqual(board.all()[0].cancel, { state: "none", problem: "" });
   board.apply(event({ rev: 3, status: "queued" }), AT);
   assert.equal(board.askCancel("t1"), true);
