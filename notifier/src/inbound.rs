@@ -90,10 +90,12 @@ fn hear(gateway: &Gateway, told: Told) {
     let Some(((streams, position), name)) = numbered.zip(StreamName::of(&told.key.audience)) else {
         return show_unnumbered(gateway, &told);
     };
-    if let Some(place) = Place::of(&told.key.audience) {
-        membership(gateway, &place, &told.key.topic, &told.body);
-    }
     let followed = streams.followed(&name);
+    let is_new = |shown: Position| shown.epoch != position.epoch || shown.seq < position.seq;
+    // What is told twice may have been undone meanwhile.
+    if followed.shown(&name).is_none_or(is_new) {
+        obey(gateway, &told);
+    }
     let arrived = followed.arrive(&name, position, || Some(told), |told| show(gateway, &told));
     match arrived {
         Arrived::NotFollowed | Arrived::Shown | Arrived::Waits => {}
@@ -180,6 +182,14 @@ fn route(gateway: &Gateway, key: &EventKey, body: &[u8], number: Option<(Positio
     let Some(frame) = frame else { return };
     let sent = send(gateway, &key.audience, &frame);
     counter!(metric::DELIVERIES).increment(sent as u64);
+}
+
+/// Lets a stored event take effect before it is shown, whether it came from the broker or was read from the
+/// store.
+pub(crate) fn obey(gateway: &Gateway, told: &Told) {
+    if let Some(place) = Place::of(&told.key.audience) {
+        membership(gateway, &place, &told.key.topic, &told.body);
+    }
 }
 
 /// A backend says who is a member of a room or chat (again), or is none any more. Everywhere, also

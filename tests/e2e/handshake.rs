@@ -260,6 +260,16 @@ async fn in_the_mode_without_tokens_a_client_names_itself() {
         let (status, body, _) = refused(&notifier, path, &[]).await;
         assert_eq!((status, &body["error"]["code"]), (400, &json!("no_user")));
     }
+    // A page of another site whose name was made to mean this machine.
+    let asks = |path| http().get(notifier.url(path)).bearer_auth("ann");
+    for path in ["/api/tasks", "/api/inbox"] {
+        assert_eq!(asks(path).send().await.unwrap().status(), 200, "{path}");
+        let elsewhere = asks(path).header("host", "evil.example:8080");
+        let answer = elsewhere.send().await.unwrap();
+        assert_eq!(answer.status(), 403, "{path}");
+        let body: Value = answer.json().await.unwrap();
+        assert_eq!(body["error"]["code"], "wrong_host", "{path}");
+    }
     notifier.stop().await;
 }
 

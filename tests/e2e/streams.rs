@@ -179,6 +179,45 @@ async fn resume_by_a_frame(notifier: &Running, last: &Value, own: &Value) {
     assert_eq!(again.next_of("error").await["code"], "not_subscribed");
 }
 
+/// They lie in memory until they are written: no more of all streams together than of one.
+#[tokio::test]
+async fn one_frame_asks_for_a_thousand_events_at_most() {
+    let stack = Stack::shared();
+    let notifier = stack.notifier(stack.notifier_config()).await;
+    let rabbit = stack.rabbit().await;
+    let mut ann = stack.client(&notifier, "ann").await;
+    publish(&rabbit, "stored.user.ann.note", 1..=600).await;
+    publish(&rabbit, "stored.all.all.note", 1..=600).await;
+    let (mut user, mut all) = (Value::Null, Value::Null);
+    while user["data"] != 600 || all["data"] != 600 {
+        let note = ann.next_of("note").await;
+        let is_own = note["unread"].is_u64();
+        let last = if is_own { &mut user } else { &mut all };
+        *last = note;
+    }
+    let since = format!("{},{}", cursor("user", &user), cursor("all", &all));
+    let mut ann = open(&notifier, &format!("/ws?since={since}"), &token("ann")).await;
+    assert_eq!(ann.next_of("resumed").await["recovered"], true);
+    let at = |last: &Value, audience: &str, seq: u64| {
+        let epoch = &last["epoch"];
+        json!({"audience": audience, "epoch": epoch, "seq": seq})
+    };
+    for (from, recovered) in [(0, [true, false]), (200, [true, true])] {
+        let streams = [at(&user, "user", from), at(&all, "all", from)];
+        let wanted = json!({"type": "resume", "streams": streams});
+        ann.send(&wanted.to_string()).await;
+        let shown = if recovered[1] { 800 } else { 600 };
+        for _ in 0..shown {
+            assert_eq!(ann.next().await["type"], "note");
+        }
+        let resumed = ann.next().await;
+        assert_eq!(resumed["type"], "resumed");
+        let each = [0, 1].map(|n: usize| resumed["streams"][n]["recovered"].as_bool().unwrap());
+        assert_eq!(each, recovered);
+    }
+    notifier.stop().await;
+}
+
 #[tokio::test]
 async fn what_is_not_all_there_is_said_to_be_lost() {
     let stack = Stack::shared();

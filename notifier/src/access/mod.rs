@@ -83,11 +83,7 @@ impl Access {
     pub(crate) fn may_enter(&self, user: &str, grant: &Grant, place: &Place) -> Verdict {
         match (self.mode, &self.backend) {
             (Mode::Open, _) => Verdict::Yes,
-            _ if pattern::covers(&grant.patterns, place)
-                && !self.memberships().outdate(user, place, grant.issued_at) =>
-            {
-                Verdict::Yes
-            }
+            _ if self.is_granted(user, grant, place) => Verdict::Yes,
             (Mode::Callback, Some(backend)) => match backend.known(user, place, Instant::now()) {
                 Some(true) => Verdict::Yes,
                 Some(false) => Verdict::No,
@@ -95,6 +91,12 @@ impl Access {
             },
             _ => Verdict::No,
         }
+    }
+
+    /// Whether a token says that its user may enter.
+    pub(crate) fn is_granted(&self, user: &str, grant: &Grant, place: &Place) -> bool {
+        pattern::covers(&grant.patterns, place)
+            && !self.memberships().outdate(user, place, grant.issued_at)
     }
 
     /// A decision that begins now takes into account what was said before.

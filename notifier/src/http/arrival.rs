@@ -156,10 +156,7 @@ fn identify(
     user_id: Option<String>,
 ) -> Result<Result<Option<Identity>, TokenError>, ApiError> {
     if gateway.verifier.mode() == AuthMode::None {
-        if !is_loopback_host(host) {
-            let message = "in auth.mode = \"none\" connect to localhost or a loopback address";
-            return Err(ApiError::new(StatusCode::FORBIDDEN, "wrong_host", message));
-        }
+        require_loopback(host)?;
         let fits = |id: &String| (1..=MAX_ID_BYTES).contains(&id.len());
         let Some(user_id) = user_id.filter(fits) else {
             let message = "in auth.mode = \"none\" name yourself: ?user_id=…";
@@ -183,6 +180,15 @@ fn identify(
         Err(error) => Ok(Err(error)),
         Ok(identity) => Ok(Ok(Some(identity))),
     }
+}
+
+/// In the mode without tokens.
+pub(super) fn require_loopback(host: Option<&str>) -> Result<(), ApiError> {
+    if is_loopback_host(host) {
+        return Ok(());
+    }
+    let message = "in auth.mode = \"none\" connect to localhost or a loopback address";
+    Err(ApiError::new(StatusCode::FORBIDDEN, "wrong_host", message))
 }
 
 pub(super) fn unauthorized(error: &TokenError) -> ApiError {

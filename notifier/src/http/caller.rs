@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use warp::http::StatusCode;
 use warp::{Filter, Rejection};
 
-use super::arrival::unauthorized;
+use super::arrival::{require_loopback, unauthorized};
 use super::error::ApiError;
 use crate::auth::{Credentials, Identity};
 use crate::config::AuthMode;
@@ -23,6 +23,7 @@ const PUBLISH: &str = "publish";
 pub(super) struct Asked {
     pub(super) gateway: Arc<Gateway>,
     authorization: Option<String>,
+    host: Option<String>,
 }
 
 /// What the routes begin with, after their path and method.
@@ -30,9 +31,11 @@ pub(super) fn asked(
     gateway: Arc<Gateway>,
 ) -> impl Filter<Extract = (Asked,), Error = Rejection> + Clone {
     let authorization = warp::header::optional("authorization");
-    authorization.map(move |authorization| Asked {
+    let headers = authorization.and(warp::header::optional("host"));
+    headers.map(move |authorization, host| Asked {
         gateway: Arc::clone(&gateway),
         authorization,
+        host,
     })
 }
 
@@ -43,7 +46,10 @@ impl Asked {
         let token = Credentials::read(self.authorization.as_deref(), None, None).token;
         match (verifier.mode(), token) {
             // In the mode without tokens the bearer's word is its name.
-            (AuthMode::None, Some((_, user_id))) => Ok(Identity::unchecked(user_id)),
+            (AuthMode::None, Some((_, user_id))) => {
+                require_loopback(self.host.as_deref())?;
+                Ok(Identity::unchecked(user_id))
+            }
             (AuthMode::Jwt, Some((_, token))) => verifier
                 .verify(&token, Timestamp::now())
                 .map_err(|error| unauthorized(&error)),

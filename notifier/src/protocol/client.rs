@@ -1,5 +1,7 @@
 //! What clients send.
 
+use std::collections::HashSet;
+
 use bellhop_common::wire::{Audience, MAX_ID_BYTES};
 use serde::Deserialize;
 use serde_json::Value;
@@ -133,6 +135,9 @@ pub enum Problem {
     /// A field that is not what it must be.
     #[error("the field \"{0}\" is not what it must be here")]
     BadField(&'static str),
+    /// A stream is resumed from one place.
+    #[error("each stream may be named once in \"streams\"")]
+    TwiceResumed,
     /// The client's own id is too long to be kept for the answer.
     #[error("a frame's \"id\" may have {MAX_CLIENT_ID} bytes")]
     LongId,
@@ -153,7 +158,11 @@ impl Problem {
         match self {
             Self::Malformed(_) => "bad_frame",
             Self::MissingField { .. } => "missing_field",
-            Self::TwoPlaces | Self::BadId(_) | Self::BadField(_) | Self::LongId => "bad_field",
+            Self::TwoPlaces
+            | Self::BadId(_)
+            | Self::BadField(_)
+            | Self::TwiceResumed
+            | Self::LongId => "bad_field",
             Self::Reserved(_) => "reserved_type",
             Self::BadType => "bad_type",
         }
@@ -287,8 +296,12 @@ impl Raw<'_> {
             };
             Ok((audience, position(&stream.epoch, stream.seq)?))
         };
-        let streams: Result<_, _> = streams.into_iter().map(read).collect();
-        streams.map(Command::Resume)
+        let streams: Vec<_> = streams.into_iter().map(read).collect::<Result<_, _>>()?;
+        let named: HashSet<_> = streams.iter().map(|(audience, _)| audience).collect();
+        if named.len() < streams.len() {
+            return Err(Problem::TwiceResumed);
+        }
+        Ok(Command::Resume(streams))
     }
 
     fn read(&self) -> Result<Command, Problem> {
@@ -478,6 +491,11 @@ mod tests {
     #[test]
     fn every_mistake_about_streams_has_its_code() {
         for (text, code) in [
+            (
+                r#"{"type":"resume","streams":[{"audience":"user","epoch":"1","seq":1},
+                                               {"audience":"user","id":"ann","epoch":"1","seq":2}]}"#,
+                "bad_field",
+            ),
             (r#"{"type":"resume"}"#, "missing_field"),
             (
                 r#"{"type":"resume","streams":[{"audience":"team","id":"x","epoch":"1","seq":1}]}"#,

@@ -165,10 +165,14 @@ impl Session {
         match &mut self.login {
             None => self.welcome(identity, since),
             Some(login) if *login.user == *identity.user_id => {
-                login.grant = Grant::of(&identity);
+                let before = std::mem::replace(&mut login.grant, Grant::of(&identity));
                 self.expires_at(identity.expires);
                 self.outbox.set_token(identity.token_id.as_deref());
-                self.leave_what_is_not_granted();
+                // It may have been revoked after it was checked and before the hub knew of it.
+                if let Some(End::Close(revoked)) = self.review() {
+                    return self.outbox.close(revoked);
+                }
+                self.leave_what_is_not_granted(&before);
             }
             Some(_) => {
                 let message = "the token belongs to another user: open another connection";

@@ -38,7 +38,11 @@ pub(super) enum Outcome {
         opened: Result<Opened, StoreError>,
         /// The client said where it was.
         resumes: bool,
+        /// How far its user's stream and everybody's had been shown here when it came.
+        shown: (Option<Position>, Option<Position>),
     },
+    /// The backend says where the client may not stay.
+    NotGranted(Vec<Place>),
     /// The stream of a room or chat that it has entered.
     Entered {
         place: Place,
@@ -110,7 +114,12 @@ impl Session {
                 asked,
                 answer,
             } => self.may_enter(place, id.as_ref(), since, asked, answer),
-            Outcome::Opened { opened, resumes } => self.opened(opened, resumes),
+            Outcome::Opened {
+                opened,
+                resumes,
+                shown,
+            } => self.opened(opened, resumes, shown),
+            Outcome::NotGranted(places) => self.put_out(places),
             Outcome::Entered { place, id, joined } => self.entered(&place, id.as_ref(), joined),
             Outcome::Resumed { id, resumed } => self.resumed(id.as_ref(), resumed),
             Outcome::Marked { id, unread } => self.marked(id.as_ref(), unread),

@@ -16,7 +16,7 @@ use super::seen::Seen;
 use crate::protocol::{self, Frame, Kept, Place, Welcome};
 use crate::store::{Head, Marked, Position, StoreError, StreamName};
 use crate::streams::catch_up::within;
-use crate::streams::opening::{Joined, Opened, Since, join, open, replay};
+use crate::streams::opening::{Joined, MAX_REPLAYED, Opened, Since, join, open, replay};
 use crate::streams::{Cursor, Streams, inbox};
 
 impl Session {
@@ -52,11 +52,16 @@ impl Session {
                 return Outcome::Opened {
                     opened: Err(StoreError::Closed),
                     resumes,
+                    shown: (None, None),
                 };
             };
             let shown = (own_shown, all_shown);
             let opened = open(&asked, streams, &user, shown, cursor.as_ref()).await;
-            Outcome::Opened { opened, resumes }
+            Outcome::Opened {
+                opened,
+                resumes,
+                shown,
+            }
         });
     }
 
@@ -76,10 +81,15 @@ impl Session {
     }
 
     /// The store has said what the connection begins with.
-    pub(super) fn opened(&mut self, opened: Result<Opened, StoreError>, resumes: bool) {
+    pub(super) fn opened(
+        &mut self,
+        opened: Result<Opened, StoreError>,
+        resumes: bool,
+        shown: (Option<Position>, Option<Position>),
+    ) {
         let opened = match opened {
             Ok(opened) => opened,
-            Err(error) => return self.open_without_store(&error, resumes),
+            Err(error) => return self.open_without_store(&error, resumes, shown),
         };
         let positions: Vec<_> = opened
             .streams
@@ -122,17 +132,37 @@ impl Session {
         }
     }
 
-    /// Live events come all the same; stored ones once the store works again.
-    fn open_without_store(&mut self, error: &StoreError, resumes: bool) {
+    /// Live events come all the same; stored ones once the store works again. `shown`: how far the user's
+    /// stream and everybody's had been shown here when the client came.
+    fn open_without_store(
+        &mut self,
+        error: &StoreError,
+        resumes: bool,
+        (own, all): (Option<Position>, Option<Position>),
+    ) {
         debug!(%error, "a client is served without what is kept");
         let greeting = self.greeting(None);
         self.lead.push_back(greeting);
         if resumes {
             self.lead.push_back(protocol::not_recovered(None));
         }
-        if let (Some(streams), Some(login)) = (&self.gateway.streams, &self.login) {
-            streams.catch_up(&StreamName::user(&login.user));
-            streams.catch_up(&StreamName::all());
+        let (Some(streams), Some(login)) = (&self.gateway.streams, &mut self.login) else {
+            return;
+        };
+        let own_name = StreamName::user(&login.user);
+        for (name, shown) in [(own_name, own), (StreamName::all(), all)] {
+            // Another connection may have learnt since where the stream stands.
+            let Some(from) = shown.or_else(|| streams.followed(&name).begun(&name)) else {
+                // Who finds it out tells all that wait.
+                streams.catch_up(&name);
+                continue;
+            };
+            // Of everybody's stream only who says where he was has missed anything.
+            let has_missed = name.owner().is_some() || login.since.get(&name).is_some();
+            login.at.set(&name, from);
+            if has_missed {
+                self.lead.push_back(protocol::stream_reset(&name, from));
+            }
         }
     }
 
@@ -246,7 +276,7 @@ impl Session {
         }
         self.ask_first(async move {
             let resumed = match &gateway.streams {
-                Some(streams) => replay_all(streams, known).await,
+                Some(streams) => within(replay_all(streams, known)).await,
                 None => Err(StoreError::Closed),
             };
             Outcome::Resumed { id, resumed }
@@ -318,16 +348,18 @@ impl Session {
     }
 }
 
+/// No more of all of them together than of one: they lie in memory until they are written.
 async fn replay_all(
     streams: &Streams,
     known: Vec<(StreamName, Position, Option<Position>)>,
 ) -> Result<Resumed, StoreError> {
     let names = known.iter().map(|(name, ..)| name.clone()).collect();
-    let heads: Vec<Head> = within(streams.store.heads(names)).await?;
-    let mut resumed = Vec::new();
+    let heads: Vec<Head> = streams.store.heads(names).await?;
+    let (mut resumed, mut left) = (Vec::new(), MAX_REPLAYED);
     for ((name, since, from), head) in known.into_iter().zip(heads) {
         let up_to = from.unwrap_or(head.position());
-        let missed = replay(streams, &name, since, up_to, &head).await?;
+        let missed = replay(streams, &name, since, up_to, &head, left).await?;
+        left -= missed.as_ref().map_or(0, Vec::len) as u64;
         resumed.push((name, up_to, missed));
     }
     Ok(resumed)

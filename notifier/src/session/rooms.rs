@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::{StreamExt as _, future, stream};
 use metrics::counter;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -9,10 +10,13 @@ use tokio::time::Instant;
 use super::Session;
 use super::login::Login;
 use super::pending::Outcome;
-use crate::access::{Moment, Unavailable, Verdict};
+use crate::access::{Grant, Moment, Unavailable, Verdict};
 use crate::metric;
 use crate::protocol::{self, Place};
 use crate::store::{Position, StreamName};
+
+/// About how many rooms of one client the backend is asked at once.
+const ASKED_AT_ONCE: usize = 8;
 
 impl Session {
     pub(super) fn subscribe(
@@ -63,19 +67,42 @@ impl Session {
         allowed
     }
 
-    /// After a renewal: the new token may allow less than the one before.
-    pub(super) fn leave_what_is_not_granted(&mut self) {
+    /// After a renewal: the new token may allow less than the one `before`. The backend is asked about
+    /// what only that one allowed; no answer is a no.
+    pub(super) fn leave_what_is_not_granted(&mut self, before: &Grant) {
+        let Some(login) = &self.login else { return };
+        let (access, user) = (&self.gateway.access, &login.user);
+        let (mut lost, mut unclear) = (Vec::new(), Vec::new());
+        for place in &login.places {
+            match access.may_enter(user, &login.grant, place) {
+                Verdict::Yes => {}
+                Verdict::No => lost.push(place.clone()),
+                Verdict::Ask if access.is_granted(user, before, place) => {
+                    unclear.push(place.clone());
+                }
+                Verdict::Ask => {}
+            }
+        }
+        let (gateway, user) = (Arc::clone(&self.gateway), Arc::clone(user));
+        self.put_out(lost);
+        if unclear.is_empty() {
+            return;
+        }
+        self.ask(async move {
+            let questions = stream::iter(unclear).map(|place| async {
+                let may_stay = gateway.access.ask(&user, &place).await.unwrap_or(false);
+                (!may_stay).then_some(place)
+            });
+            let lost = questions.buffer_unordered(ASKED_AT_ONCE);
+            Outcome::NotGranted(lost.filter_map(future::ready).collect().await)
+        });
+    }
+
+    /// Out of rooms and chats in which the client may not stay.
+    pub(super) fn put_out(&mut self, lost: Vec<Place>) {
         let Some(login) = &mut self.login else { return };
-        let Login {
-            user,
-            grant,
-            places,
-            ..
-        } = &mut **login;
-        let access = &self.gateway.access;
-        let is_lost = |place: &mut Place| access.may_enter(user, grant, place) == Verdict::No;
-        let lost: Vec<_> = places.extract_if(.., is_lost).collect();
         for place in lost {
+            login.places.retain(|entered| *entered != place);
             let frame = protocol::unsubscribed(&place, Some("not_granted"), None);
             self.outbox.push(frame);
             self.gateway.leave(&place, &login.user, self.outbox.id);

@@ -18,6 +18,7 @@ use super::{Missing, STORE_WAIT, Settled, Streams};
 use crate::gateway::Gateway;
 use crate::inbound;
 use crate::metric;
+use crate::protocol::Place;
 use crate::store::{Entry, Head, Position, StoreError, StreamName};
 
 /// How many streams are read at once.
@@ -160,12 +161,13 @@ async fn advance(
     streams: &Streams,
     name: &StreamName,
 ) -> Result<Settled, StoreError> {
+    // Before the store is asked: its answer is then never older than what was shown.
+    let Some(standing) = streams.followed(name).standing(name) else {
+        return Ok(Settled::NotFollowed);
+    };
     let heads = within(streams.store.heads(vec![name.clone()])).await?;
     let Some(head) = heads.first() else {
         return Err(StoreError::Closed);
-    };
-    let Some(standing) = streams.followed(name).standing(name) else {
-        return Ok(Settled::NotFollowed);
     };
     let after = match standing.missing(Instant::now(), STORE_WAIT) {
         Missing::After(after) => after,
@@ -177,8 +179,6 @@ async fn advance(
         Missing::Unknown => return Ok(begin(gateway, streams, name, head)),
     };
     if !head.has_all_since(after) {
-        warn!(%name, "events of a stream are gone before they were shown here");
-        counter!(metric::STREAM_RESETS).increment(1);
         return Ok(reset(gateway, streams, name, after, head));
     }
     let up_to = head.last.min(after.seq + PART);
@@ -192,13 +192,24 @@ async fn advance(
         epoch: head.epoch,
         seq: up_to,
     };
+    if Place::of(&name.audience()).is_some() {
+        let told = entries
+            .iter()
+            .filter_map(|entry| told_of(name, position, entry));
+        told.for_each(|told| inbound::obey(gateway, &told));
+    }
     let settled = settle(gateway, streams, name, after, position, head, &entries);
     Ok(unless_more(streams, name, settled, head))
 }
 
 /// Somebody came while the store was away, and was told no position. What came since that can be
 /// shown is; whether that is all, nobody knows.
-fn begin(gateway: &Gateway, streams: &Streams, name: &StreamName, head: &Head) -> Settled {
+pub(super) fn begin(
+    gateway: &Gateway,
+    streams: &Streams,
+    name: &StreamName,
+    head: &Head,
+) -> Settled {
     let followed = streams.followed(name);
     let first = followed.first_waiting(name);
     let first = first.filter(|first| first.epoch == head.epoch);
@@ -278,7 +289,11 @@ fn reset(
     let followed = streams.followed(name);
     let settled = followed.settle(name, Some(after), position, |told| match told {
         Some(told) => inbound::show(gateway, &told),
-        None => inbound::show_reset(gateway, name, position),
+        None => {
+            warn!(%name, "events of a stream are gone before they were shown here");
+            counter!(metric::STREAM_RESETS).increment(1);
+            inbound::show_reset(gateway, name, position);
+        }
     });
     unless_more(streams, name, settled, head)
 }

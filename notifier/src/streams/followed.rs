@@ -176,7 +176,6 @@ impl<T> Followed<T> {
     }
 
     /// How far a stream has been shown here.
-    #[cfg(test)]
     pub(crate) fn shown(&self, name: &StreamName) -> Option<Position> {
         self.streams.lock(name).get(name)?.state.shown()
     }

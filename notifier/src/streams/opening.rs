@@ -3,8 +3,10 @@
 use bytes::Bytes;
 use metrics::counter;
 
-use super::catch_up::{told_of, within};
-use super::{Cursor, Streams};
+use tokio::time::Instant;
+
+use super::catch_up::{self, told_of, within};
+use super::{Cursor, Missing, STORE_WAIT, Settled, Streams};
 use crate::gateway::Gateway;
 use crate::inbound;
 use crate::metric;
@@ -134,7 +136,7 @@ async fn join_at(
     let Some(since) = since else {
         return Ok(Joined::at(name, from));
     };
-    let missed = replay(streams, &name, since, from, &head).await?;
+    let missed = replay(streams, &name, since, from, &head, MAX_REPLAYED).await?;
     Ok(Joined {
         recovered: Some(missed.is_some()),
         missed: missed.unwrap_or_default(),
@@ -159,28 +161,37 @@ fn last_left(streams: &Streams, name: &StreamName, head: &Head) -> Position {
 /// Nobody here has followed the stream before.
 fn begin(gateway: &Gateway, streams: &Streams, name: &StreamName, head: &Head) -> Position {
     let followed = streams.followed(name);
-    let settled = followed.settle(name, None, head.position(), |told| {
-        if let Some(told) = told {
-            inbound::show(gateway, &told);
-        }
-    });
-    if let super::Settled::Behind(_) = settled {
+    let standing = followed.standing(name);
+    let missing = standing.map(|standing| standing.missing(Instant::now(), STORE_WAIT));
+    let settled = if missing == Some(Missing::Unknown) {
+        // Somebody came before, had no answer in time, and has to be told.
+        catch_up::begin(gateway, streams, name, head)
+    } else {
+        followed.settle(name, None, head.position(), |told| {
+            if let Some(told) = told {
+                inbound::show(gateway, &told);
+            }
+        })
+    };
+    if let Settled::Behind(_) = settled {
         streams.catch_up(name);
     }
     followed.begun(name).unwrap_or(head.position())
 }
 
-/// What came after `since`, up to and with `up_to`; `None` if not all of it is there.
+/// What came after `since`, up to and with `up_to`; `None` if not all of it is there, or if it is more than
+/// `most` events.
 pub(crate) async fn replay(
     streams: &Streams,
     name: &StreamName,
     since: Position,
     up_to: Position,
     head: &Head,
+    most: u64,
 ) -> Result<Option<Vec<Frame>>, StoreError> {
     let is_known = head.has_all_since(since) && up_to.epoch == since.epoch;
     let count = up_to.seq.saturating_sub(since.seq);
-    if !is_known || count > MAX_REPLAYED {
+    if !is_known || count > most {
         counter!(metric::RESUMES, "outcome" => "lost").increment(1);
         return Ok(None);
     }

@@ -6,7 +6,7 @@ use bellhop_common::config::{HumanDuration, Secret};
 use bellhop_notifier::{Access, NotifierConfig};
 use bellhop_tests::backend::{Answer, Backend, NO, YES};
 use bellhop_tests::client::metric;
-use bellhop_tests::stack::Stack;
+use bellhop_tests::stack::{Stack, room_token};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -241,5 +241,44 @@ async fn an_answer_that_may_be_older_than_a_removal_does_not_count() {
         (&json!("forbidden"), &json!(2))
     );
     assert_eq!(backend.count(), 2, "asked once more");
+    notifier.stop().await;
+}
+
+/// The new token says nothing of the room: then the backend does.
+#[tokio::test]
+async fn a_renewal_that_takes_a_pattern_away_leaves_the_room_to_the_backend() {
+    let stack = Stack::shared();
+    let backend = Backend::start(YES).await;
+    let notifier = stack.notifier(asking(&stack, &backend)).await;
+    let renewal =
+        |user, patterns| json!({"type": "auth", "token": room_token(user, patterns)}).to_string();
+    let present = json!({"type": "presence", "room_id": "r"});
+    for (user, answer, stays) in [
+        ("ann", YES, true),
+        ("bob", NO, false),
+        ("eve", Answer::Says(500, ""), false),
+    ] {
+        backend.answers(answer);
+        let before = backend.count();
+        let mut client = member(&notifier, user, &["room:*"]).await;
+        assert_eq!(say(&mut client, join(1)).await["type"], "subscribed");
+        client.send(&renewal(user, &["room:r"])).await;
+        let there = say(&mut client, present.clone()).await;
+        assert_eq!(there["type"], "presence", "{user}: it may still");
+        assert_eq!(backend.count(), before, "{user}: the token says so");
+        client.send(&renewal(user, &[])).await;
+        if stays {
+            assert_eq!(say(&mut client, present.clone()).await["type"], "presence");
+        } else {
+            let out = json!({"type": "unsubscribed", "room_id": "r", "reason": "not_granted"});
+            assert_eq!(client.next().await, out, "{user}");
+        }
+        assert_eq!(backend.count(), before + 1, "{user}");
+        // What the backend allowed, or nobody, a renewal does not change.
+        client.send(&renewal(user, &[])).await;
+        client.send(r#"{"type":"ping","id":2}"#).await;
+        assert_eq!(client.next_of("pong").await["id"], 2);
+        assert_eq!(backend.count(), before + 1, "{user}");
+    }
     notifier.stop().await;
 }

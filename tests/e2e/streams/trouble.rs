@@ -1,13 +1,18 @@
 //! What cannot be kept waits, and what need not be kept goes on.
 
+use std::time::Duration;
+
 use bellhop_common::config::Secret;
+use bellhop_common::wire::Audience;
 use bellhop_notifier::NotifierConfig;
+use bellhop_notifier::store::{NewEvent, Redis, Retention, Store as _, StreamName};
 use bellhop_tests::client::metric;
 use bellhop_tests::redis::OwnRedis;
-use bellhop_tests::stack::Stack;
+use bellhop_tests::stack::{Stack, room_token};
+use jiff::Timestamp;
 use serde_json::json;
 
-use super::{event, notes, publish};
+use super::{event, notes, open, publish};
 
 fn on(stack: &Stack, redis: &OwnRedis, instance: &str) -> NotifierConfig {
     let mut config = stack.shared_config();
@@ -37,6 +42,11 @@ async fn while_the_store_is_away_live_events_go_on_and_stored_ones_wait() {
         let (_, live) = event("hello", &json!(1));
         rabbit.publish("events", "live.user.ann.hello", &live).await;
         assert_eq!(ann.next().await["type"], "hello", "nothing else comes");
+        // How far her stream was shown here is known, but not what she has missed of it.
+        let mut again = stack.client(&notifier, "ann").await;
+        let lost = again.next().await;
+        let wants = (&json!("stream_reset"), &json!("user"), &json!(next - 1));
+        assert_eq!((&lost["type"], &lost["audience"], &lost["seq"]), wants);
         // Who comes now is served with what is live, and learns that the rest is not known.
         let mut bob = stack.client(&notifier, "bob").await;
         rabbit.publish("events", "live.user.bob.hello", &live).await;
@@ -46,7 +56,10 @@ async fn while_the_store_is_away_live_events_go_on_and_stored_ones_wait() {
         } else {
             redis.start().await;
         }
-        assert_eq!(notes(&mut ann, 2).await, [next, next + 1]);
+        for client in [&mut ann, &mut again] {
+            assert_eq!(notes(client, 2).await, [next, next + 1]);
+        }
+        again.close().await;
         notifier.wait_ready(true).await;
         publish(&rabbit, "stored.user.bob.note", next..=next).await;
         // He is shown it, or told that he may have missed it.
@@ -96,4 +109,39 @@ async fn another_life_of_the_store_is_told() {
     }
     notifier.stop().await;
     drop(redis);
+}
+
+/// It was kept, and those who should have told it are gone: the next event shows that it is missing.
+#[tokio::test]
+async fn a_removal_from_a_room_takes_effect_when_it_is_read_from_the_store() {
+    let redis = OwnRedis::started().await;
+    let stack = Stack::shared();
+    let config = on(&stack, &redis, "one");
+    let retention = Retention {
+        events: 100,
+        age: Duration::from_hours(24),
+    };
+    let store = Redis::open(&redis.url(), &config.store.prefix, retention).unwrap();
+    let notifier = stack.notifier(config).await;
+    let rabbit = stack.rabbit().await;
+    let granted = room_token("ann", &["room:*"]);
+    let mut ann = open(&notifier, "/ws?room_id=r", &granted).await;
+    ann.next_of("subscribed").await;
+    publish(&rabbit, "stored.room.r.note", 1..=1).await;
+    assert_eq!(notes(&mut ann, 1).await, [1]);
+    let (id, body) = event("room.member_removed", &json!({"user_id": "ann"}));
+    let removed = NewEvent {
+        stream: StreamName::of(&Audience::Room("r".into())).unwrap(),
+        id,
+        body: body.into(),
+        task: None,
+        group: None,
+    };
+    store.append(vec![removed], Timestamp::now()).await.unwrap();
+    publish(&rabbit, "stored.room.r.note", 2..=2).await;
+    let out = json!({"type": "unsubscribed", "room_id": "r", "reason": "member_removed"});
+    assert_eq!(ann.next().await, out);
+    publish(&rabbit, "stored.user.ann.note", 3..=3).await;
+    assert_eq!(ann.next().await["data"], 3, "nothing of the room");
+    notifier.stop().await;
 }
