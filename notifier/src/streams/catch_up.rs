@@ -287,13 +287,13 @@ fn reset(
         seq,
     };
     let followed = streams.followed(name);
-    let settled = followed.settle(name, Some(after), position, |told| match told {
-        Some(told) => inbound::show(gateway, &told),
-        None => {
-            warn!(%name, "events of a stream are gone before they were shown here");
-            counter!(metric::STREAM_RESETS).increment(1);
-            inbound::show_reset(gateway, name, position);
+    let settled = followed.settle(name, Some(after), position, |told| {
+        if let Some(told) = told {
+            return inbound::show(gateway, &told);
         }
+        warn!(%name, "events of a stream are gone before they were shown here");
+        counter!(metric::STREAM_RESETS).increment(1);
+        inbound::show_reset(gateway, name, position);
     });
     unless_more(streams, name, settled, head)
 }
