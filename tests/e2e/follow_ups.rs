@@ -119,6 +119,28 @@ async fn who_asks_gets_an_answer() {
 }
 
 #[tokio::test]
+async fn an_answer_that_nobody_has_room_for_does_not_hold_the_end_up() {
+    let stack = Stack::shared();
+    let registry = Registry::new().with(Count);
+    let worker = stack.worker(stack.worker_config(), registry).await;
+    let notifier = stack.notifier(stack.notifier_config()).await;
+    let mut ann = stack.client(&notifier, "ann").await;
+    let rabbit = stack.rabbit().await;
+    rabbit.declare_full("full").await;
+    let job = json!({"id": "asked", "kind": "count", "args": {"to": 5}, "user_id": "ann"});
+    let full = format!("{}full", stack.prefix);
+    let properties = BasicProperties::default().with_reply_to(full.into());
+    rabbit
+        .publish_with("jobs", "default", job.to_string(), properties)
+        .await;
+    let end = ann.task_to_end("asked").await.pop().unwrap();
+    assert_eq!(end["status"], "succeeded");
+    worker.stop().await;
+    assert_eq!(rabbit.ready("jobs.default").await, 0);
+    notifier.stop().await;
+}
+
+#[tokio::test]
 async fn a_trace_goes_from_the_producer_to_the_end() {
     let stack = Stack::shared();
     let mut config = stack.worker_config();

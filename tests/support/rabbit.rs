@@ -306,6 +306,22 @@ impl Rabbit {
         true
     }
 
+    /// Declares a queue, named without the prefix, that is full and refuses what comes.
+    pub async fn declare_full(&self, queue: &str) {
+        let name = format!("{}{queue}", self.prefix);
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(1));
+        let refuses = AMQPValue::LongString("reject-publish".into());
+        arguments.insert("x-overflow".into(), refuses);
+        let options = QueueDeclareOptions {
+            exclusive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let declared = self.channel.queue_declare(name.into(), options, arguments);
+        declared.await.unwrap();
+        self.publish_to_queue(queue, "the only one").await;
+    }
+
     /// Declares a queue, named without the prefix, that only this connection may use.
     pub async fn hold(&self, queue: &str) {
         let queue = format!("{}{queue}", self.prefix);

@@ -172,7 +172,9 @@ pub(crate) async fn tell(service: &Service, message: &JobMessage, status: &TaskS
     }
 }
 
-/// Answers whoever waits for the result in a queue of its own. Nobody may be there any more.
+/// Answers whoever waits for the result in a queue of its own. Nobody may be there any more, and
+/// the end of a job does not wait for a queue that its producer chose: what that queue refuses, or
+/// does not confirm in time, is given up.
 pub(crate) async fn reply(
     service: &Service,
     message: &JobMessage,
@@ -194,11 +196,21 @@ pub(crate) async fn reply(
         key: queue,
         mandatory: false,
     };
-    let answered = persevere(service, "the answer", || {
-        service.publisher.publish(route, &answer)
+    let answered = persevere(service, "the answer", || async {
+        let connection = service.publisher.generation();
+        match service.publisher.publish(route, &answer).await {
+            Err(error @ PublishError::Refused { .. }) => Ok(Err(error)),
+            // With a broker that was away all the while, the end waits anyway.
+            Err(error @ PublishError::Timeout { .. })
+                if connection > 0 && connection == service.publisher.generation() =>
+            {
+                Ok(Err(error))
+            }
+            answered => answered.map(Ok),
+        }
     });
-    if let Err(error) = answered.await? {
-        warn!(%error, task_id = status.task_id, "the answer cannot be sent");
+    if let Err(error) = answered.await?.and_then(|answered| answered) {
+        warn!(%error, queue, task_id = status.task_id, "the answer is not sent");
     }
     Ok(())
 }
