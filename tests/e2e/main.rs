@@ -24,6 +24,7 @@ mod connected;
 mod connections;
 mod cron;
 mod crowds;
+mod cut_off;
 mod dead_letters;
 mod devices;
 mod drain;

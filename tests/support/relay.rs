@@ -1,4 +1,4 @@
-//! A TCP relay that cuts connections wherever chance has it.
+//! A TCP relay that cuts connections wherever chance has it, or where a test wants it.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::random::Random;
@@ -25,6 +26,16 @@ struct State {
     mean_bytes: u64,
     cuts: AtomicU64,
     calm: AtomicBool,
+    way: watch::Sender<Way>,
+}
+
+/// What a test lets through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Open,
+    /// Nothing comes back from the broker; it comes when the way is open again.
+    Deaf,
+    Cut,
 }
 
 impl State {
@@ -44,10 +55,14 @@ impl Relay {
             mean_bytes,
             cuts: AtomicU64::new(0),
             calm: AtomicBool::new(false),
+            way: watch::Sender::new(Way::Open),
         });
         let shared = Arc::clone(&state);
         let accepting = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
+                if *shared.way.borrow() == Way::Cut {
+                    continue;
+                }
                 let Ok(far) = TcpStream::connect(&target).await else {
                     continue;
                 };
@@ -59,6 +74,27 @@ impl Relay {
             state,
             accepting: accepting.abort_handle(),
         }
+    }
+
+    /// A relay that only does what it is told.
+    pub async fn steered(url: &str) -> Self {
+        let relay = Self::start(url, Random::seeded(0), 1).await;
+        relay.calm();
+        relay
+    }
+
+    /// Cuts all connections, and lets none through until the way is open again.
+    pub fn cut(&self) {
+        self.state.way.send_replace(Way::Cut);
+    }
+
+    /// Holds back what the broker says, while it hears everything.
+    pub fn deafen(&self) {
+        self.state.way.send_replace(Way::Deaf);
+    }
+
+    pub fn open(&self) {
+        self.state.way.send_replace(Way::Open);
     }
 
     /// The address of the same broker by way of the relay.
@@ -94,15 +130,22 @@ async fn pass(near: TcpStream, far: TcpStream, state: Arc<State>) {
         stream.set_nodelay(true).unwrap();
     }
     let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+    let (mut way, answers) = (state.way.subscribe(), state.way.subscribe());
     // Whichever direction ends first takes the other with it: both streams are dropped.
     tokio::select! {
-        () = forward(near_in, far_out, &state) => {}
-        () = forward(far_in, near_out, &state) => {}
+        () = forward(near_in, far_out, None, &state) => {}
+        () = forward(far_in, near_out, Some(answers), &state) => {}
+        _ = way.wait_for(|way| *way == Way::Cut) => {}
     }
 }
 
 /// Forwards up to an allowance; what was read beyond it is lost, as it would be.
-async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State) {
+async fn forward(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut way: Option<watch::Receiver<Way>>,
+    state: &State,
+) {
     let mut left = state.allowance();
     let mut bytes = vec![0; 16 * 1024];
     loop {
@@ -110,6 +153,9 @@ async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State)
             Ok(0) | Err(_) => return,
             Ok(read) => read,
         };
+        if let Some(way) = &mut way {
+            drop(way.wait_for(|way| *way != Way::Deaf).await);
+        }
         let calm = state.calm.load(Ordering::SeqCst);
         let pass = if calm {
             read

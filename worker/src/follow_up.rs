@@ -1,6 +1,6 @@
 //! The jobs that follow a job's end.
 
-use bellhop_common::amqp::{Message, Properties, PublishError, Route};
+use bellhop_common::amqp::{Copies, Message, Properties, PublishError, Route};
 use bellhop_common::follow_up;
 use bellhop_common::wire::{Ending, Job, Parent, Status, TaskError, TaskStatus};
 use jiff::Timestamp;
@@ -50,8 +50,9 @@ async fn put_in(
         key: queue,
         mandatory: true,
     };
+    let copies = Copies::of(message);
     let placed = persevere(service, "a follow-up", || async {
-        match service.publisher.publish(route, &message).await {
+        match service.publisher.publish(route, copies.next()).await {
             Err(PublishError::Unroutable { .. }) => Ok(false),
             placed => placed.map(|()| true),
         }
@@ -70,6 +71,7 @@ async fn put_in(
         error = error.message,
         "a follow-up goes to the dead letters"
     );
+    let message = copies.into_first();
     let properties = Properties {
         headers: message.headers,
         ..Properties::default()

@@ -1,10 +1,8 @@
 //! Settling: the outcome is with the broker before the job is acknowledged.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bellhop_common::amqp::{Message, PublishError, Receipt, Route};
+use bellhop_common::amqp::{Copies, Message, PublishError, Receipt, Route};
 use bellhop_common::backoff::{Backoff, jitter};
 use bellhop_common::enqueue::{Envelope, StatusError, give_order, publish_status};
 use bellhop_common::wire::{Order, TaskStatus, header};
@@ -39,32 +37,9 @@ pub(crate) async fn place(service: &Service, message: &JobMessage, again: &Again
         key: &delayed.key,
         mandatory: true,
     };
-    put_in(service, "a delayed job", route, delayed.message).await
-}
-
-/// Publishes a job. When that has to be tried again, the first may have arrived, and even have been
-/// run: the next says so.
-pub(crate) async fn put_in(
-    service: &Service,
-    what: &str,
-    route: Route<'_>,
-    message: Message,
-) -> Placed {
-    // Made when it is needed, which is rarely: a body may be large.
-    let suspect = OnceLock::new();
-    let doubted = || {
-        let mut suspect = message.clone();
-        suspect.headers.insert(header::ONCE.into(), "1".into());
-        suspect
-    };
-    let tried = AtomicBool::new(false);
-    persevere(service, what, || {
-        let message = if tried.swap(true, Ordering::SeqCst) {
-            suspect.get_or_init(doubted)
-        } else {
-            &message
-        };
-        service.publisher.publish(route, message)
+    let copies = Copies::of(delayed.message);
+    persevere(service, "a delayed job", || {
+        service.publisher.publish(route, copies.next())
     })
     .await
 }

@@ -4,13 +4,13 @@
 //! crash repeats it, with the same ids.
 
 use std::collections::HashMap;
-use std::sync::{Once, OnceLock};
+use std::sync::Once;
 use std::time::Duration;
 
-use bellhop_common::amqp::{Delivery, Message, PublishError, Route};
+use bellhop_common::amqp::{Copies, Delivery, Message, PublishError, Route};
 use bellhop_common::enqueue::{Envelope, StatusError, post_status, publish_status};
 use bellhop_common::follow_up;
-use bellhop_common::wire::{Job, Status, TaskError, TaskStatus, group_end_id, header};
+use bellhop_common::wire::{Job, Status, TaskError, TaskStatus, group_end_id};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use jiff::Timestamp;
 use metrics::counter;
@@ -199,19 +199,9 @@ async fn put_in(
         key: queue,
         mandatory: true,
     };
-    let suspect = OnceLock::new();
-    let doubted = || {
-        let mut suspect = message.clone();
-        suspect.headers.insert(header::ONCE.into(), "1".into());
-        suspect
-    };
-    let placed = retry::persevere(gateway, "a follow-up", last, |failures| {
-        let message = match failures {
-            0 => &message,
-            // The first may have arrived.
-            _ => suspect.get_or_init(doubted),
-        };
-        let placing = gateway.publisher.publish(route, message);
+    let copies = Copies::of(message);
+    let placed = retry::persevere(gateway, "a follow-up", last, |_| {
+        let placing = gateway.publisher.publish(route, copies.next());
         placing.map(|placed| match placed {
             Err(PublishError::Unroutable { .. }) => Ok(false),
             placed => placed.map(|()| true),
@@ -226,7 +216,7 @@ async fn put_in(
         Ok(false) => follow_up::no_such_queue(queue),
         Err(error) => TaskError::new("too_large", error.to_string()),
     };
-    bury(gateway, queue, job, (message, error), last).await
+    bury(gateway, queue, job, (copies.into_first(), error), last).await
 }
 
 async fn bury(

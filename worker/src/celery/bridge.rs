@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bellhop_common::amqp::{
-    Consumer, Delivery, Message, Properties, Receipt, Route, Source, Subscription, Topology,
+    Consumer, Copies, Delivery, Message, Properties, Receipt, Route, Source, Subscription, Topology,
 };
 use bellhop_common::backoff::{Backoff, jitter};
 use bellhop_common::telemetry::Health;
@@ -109,7 +109,7 @@ async fn carry(service: &Service, queue: &str, delivery: Delivery) {
     match translate(body, properties, default_user) {
         Ok((body, properties)) => {
             let message = message(body, properties, redelivered, Timestamp::now());
-            place(service, queue, &message, receipt).await;
+            place(service, queue, message, receipt).await;
         }
         Err(no_task) => give_up(service, Unreadable::task(queue, *no_task), receipt).await,
     }
@@ -139,18 +139,19 @@ fn message(body: Vec<u8>, properties: Properties, redelivered: bool, now: Timest
 }
 
 /// Puts a job into our queue and lets the task go; tries until the broker has it.
-async fn place(service: &Service, queue: &str, message: &Message, receipt: Receipt) {
+async fn place(service: &Service, queue: &str, message: Message, receipt: Receipt) {
     let exchange = service.names.jobs();
     let route = Route {
         exchange: &exchange,
         key: queue,
         mandatory: true,
     };
-    let task_id = message.id.as_deref().unwrap_or_default();
+    let id = message.id.clone().unwrap_or_default();
+    let (task_id, copies) = (id.as_str(), Copies::of(message));
     let placing = async {
         let mut failures = 0;
         loop {
-            match service.publisher.publish(route, message).await {
+            match service.publisher.publish(route, copies.next()).await {
                 Ok(()) => return true,
                 Err(error) if error.is_permanent() => {
                     error!(%error, task_id, "a task stays in Celery's queue");
