@@ -3,7 +3,7 @@
 //! A queue of higher priority goes first; among queues of the same priority each gets places in
 //! proportion to its weight (stride scheduling: Waldspurger and Weihl, 1995).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
@@ -100,6 +100,8 @@ impl Drop for Place {
 struct Turns<T> {
     free: usize,
     queues: Vec<Line<T>>,
+    /// How far the queues of each priority are: where the farthest was whose turn it was.
+    now: BTreeMap<i32, u64>,
 }
 
 #[derive(Debug)]
@@ -130,6 +132,7 @@ impl<T> Turns<T> {
         Self {
             free,
             queues: shares.into_iter().map(line).collect(),
+            now: BTreeMap::new(),
         }
     }
 
@@ -139,21 +142,26 @@ impl<T> Turns<T> {
         if self.free == 0 || !may {
             return false;
         }
+        self.catch_up(queue);
         self.moved(queue);
         true
     }
 
     fn wait(&mut self, queue: usize, who: T) {
-        let busy = self.queues.iter().filter(|line| !line.waiting.is_empty());
-        let now = busy.map(|line| line.at).min();
-        let Some(line) = self.queues.get_mut(queue) else {
-            return;
-        };
-        if line.waiting.is_empty() {
-            // A queue that was empty for long must not catch up on the turns it did not need.
-            line.at = line.at.max(now.unwrap_or(0));
+        self.catch_up(queue);
+        if let Some(line) = self.queues.get_mut(queue) {
+            line.waiting.push_back(who);
         }
-        line.waiting.push_back(who);
+    }
+
+    /// A queue that was empty for long must not make up for the turns that it did not need.
+    fn catch_up(&mut self, queue: usize) {
+        if let Some(line) = self.queues.get_mut(queue)
+            && line.waiting.is_empty()
+        {
+            let now = self.now.get(&line.share.priority);
+            line.at = line.at.max(now.copied().unwrap_or(0));
+        }
     }
 
     fn leave(&mut self, queue: usize) {
@@ -181,6 +189,8 @@ impl<T> Turns<T> {
         self.free -= 1;
         if let Some(line) = self.queues.get_mut(queue) {
             line.taken += 1;
+            let now = self.now.entry(line.share.priority).or_default();
+            *now = (*now).max(line.at);
             line.at += line.stride;
         }
     }
@@ -245,6 +255,44 @@ mod tests {
         }
         let next = order(&mut turns, 10);
         let count = next.chars().filter(|c| *c == 'b').count();
+        assert!((4..=6).contains(&count), "{next}");
+    }
+
+    #[test]
+    fn a_queue_that_ran_alone_for_long_does_not_pay_for_it() {
+        let mut turns = Turns::new(1, [share(9, 0, 1), share(9, 0, 1)]);
+        for _ in 0..1000 {
+            assert!(turns.try_take(0));
+            turns.leave(0);
+        }
+        for _ in 0..50 {
+            turns.wait(1, 'b');
+            turns.wait(0, 'a');
+        }
+        let next = order(&mut turns, 20);
+        let count = next.chars().filter(|c| *c == 'a').count();
+        assert!((9..=11).contains(&count), "{next}");
+    }
+
+    #[test]
+    fn what_a_higher_queue_took_says_nothing_of_the_lower_ones() {
+        let shares = [share(9, 0, 1), share(9, 0, 1), share(9, 5, 1)];
+        let mut turns = Turns::new(1, shares);
+        for _ in 0..1000 {
+            assert!(turns.try_take(2));
+            turns.leave(2);
+        }
+        turns.wait(1, 'b');
+        for _ in 0..20 {
+            turns.wait(0, 'a');
+        }
+        let next = order(&mut turns, 3);
+        assert!(next.contains('b'), "{next}");
+        for _ in 0..20 {
+            turns.wait(1, 'b');
+        }
+        let next = order(&mut turns, 10);
+        let count = next.chars().filter(|c| *c == 'a').count();
         assert!((4..=6).contains(&count), "{next}");
     }
 
