@@ -49,6 +49,8 @@ struct Grip {
     /// Absent while a renewed message is under way.
     receipt: Option<Receipt>,
     received: Instant,
+    /// Whether its message was lost meanwhile: somebody else may have had it.
+    came_back: bool,
 }
 
 impl InHand {
@@ -59,17 +61,19 @@ impl InHand {
                 let mut grip = held.get().grip();
                 // What is still ours cannot come again: this is another message of the job. If it
                 // is ours no more, any message will do to go on with.
-                if grip.receipt.as_ref().is_some_and(Receipt::is_valid) {
+                if grip.is_valid() {
                     return Arrival::Duplicate(message.job.id, receipt);
                 }
                 grip.receipt = Some(receipt);
                 grip.received = now;
+                grip.came_back = true;
                 Arrival::Adopted(message.job.id)
             }
             Entry::Vacant(place) => {
                 let grip = Grip {
                     receipt: Some(receipt),
                     received: now,
+                    came_back: false,
                 };
                 let held = Arc::new(Held {
                     message,
@@ -88,13 +92,26 @@ impl InHand {
         held.grip().receipt.take()
     }
 
-    /// Whether somebody else may have the job's message by now.
+    /// Gives a job up whose message is not here any more; whether it is.
+    pub(crate) fn let_go_if_lost(&self, message: &JobMessage) -> bool {
+        let mut jobs = self.lock();
+        let held = jobs.get(&message.settlement());
+        let is_lost = !held.is_some_and(|held| held.grip().is_valid());
+        if is_lost {
+            jobs.remove(&message.settlement());
+        }
+        is_lost
+    }
+
+    /// Whether somebody else may have the job's message by now, or may have had it meanwhile.
     pub(crate) fn may_be_elsewhere(&self, message: &JobMessage) -> bool {
         let jobs = self.lock();
         let held = jobs.get(&message.settlement());
-        let is_ours =
-            |held: &Arc<Held>| held.grip().receipt.as_ref().is_some_and(Receipt::is_valid);
-        !held.is_some_and(is_ours)
+        let was_always_ours = |held: &Arc<Held>| {
+            let grip = held.grip();
+            grip.is_valid() && !grip.came_back
+        };
+        !held.is_some_and(was_always_ours)
     }
 
     /// Asks a job to end, or all of a group; whether any is in hand and of this user.
@@ -134,12 +151,19 @@ impl InHand {
     }
 }
 
+impl Grip {
+    fn is_valid(&self) -> bool {
+        self.receipt.as_ref().is_some_and(Receipt::is_valid)
+    }
+}
+
 impl Held {
     #[cfg(test)]
     pub(crate) fn without_receipt(message: JobMessage) -> Arc<Self> {
         let grip = Grip {
             receipt: None,
             received: Instant::now(),
+            came_back: false,
         };
         Arc::new(Self {
             message,

@@ -84,7 +84,11 @@ impl Visit {
             }
         };
         // With the place in hand: a permit or a turn of the kind must not be spent on waiting.
-        let _leave = match self.leave(service, message).await? {
+        let leave = self.leave(service, message).await?;
+        if !Box::pin(self.may_begin(service, &mut feed, message)).await? {
+            return Ok(());
+        }
+        let _leave = match leave {
             Leave::Granted(leave) => leave,
             Leave::After(wait) => {
                 let putting_off = self.put_off(service, &mut feed, message, wait);
@@ -95,6 +99,39 @@ impl Visit {
             Box::pin(note_begun(service, message)).await?;
         }
         self.run(service, &mut feed).await
+    }
+
+    /// Whether the job is still this worker's to run, after it has waited.
+    async fn may_begin(
+        &self,
+        service: &Service,
+        feed: &mut Feed,
+        message: &JobMessage,
+    ) -> Result<bool, OutOfTime> {
+        if !service.in_hand.may_be_elsewhere(message) {
+            return Ok(true);
+        }
+        if service.in_hand.let_go_if_lost(message) {
+            let task_id = &message.job.id;
+            info!(
+                task_id,
+                "its message went back to the queue while it waited"
+            );
+            return Ok(false);
+        }
+        // It was away and is back: somebody else may have run it.
+        match look_up(service, message).await? {
+            Known::Open { .. } => return Ok(true),
+            Known::Settled => release(service, message).await,
+            Known::Buried(error) => {
+                let standing = Standing {
+                    in_doubt: true,
+                    buried: true,
+                };
+                end(service, feed, message, &Outcome::Fail(error), standing).await?;
+            }
+        }
+        Ok(false)
     }
 
     /// It was cancelled before it began.
