@@ -56,7 +56,8 @@ pub struct Enqueued {
 }
 
 /// Puts a job into a queue, unless its `unique_key` is taken; when this returns, the broker keeps
-/// it. Its owner is told `queued`, or `scheduled` if its time has not come.
+/// it. Its owner is told `queued`, or `scheduled` if its time has not come. A job with a
+/// `unique_key` whose confirm did not come may be put in again with its id: it is run once.
 ///
 /// # Errors
 /// [`EnqueueError`]. After [`PublishError::Timeout`] the job may be in the queue all the same.
@@ -69,10 +70,17 @@ pub async fn enqueue(
 ) -> Result<Enqueued, EnqueueError> {
     job.check()?;
     let mut headers = BTreeMap::new();
-    match unique::claim(publisher, names, job).await? {
+    let mut set = |name: &str, value: &str| headers.insert(name.to_owned(), value.to_owned());
+    match unique::claim(publisher, names, job, &now.to_string()).await? {
         None => {}
         Some(Claimed::Mine) => {
-            headers.insert(header::CLAIMED.to_owned(), "true".to_owned());
+            set(header::CLAIMED, "true");
+        }
+        // Put in before, and nobody knew whether it arrived. It goes by the name of the first.
+        Some(Claimed::Still(since)) => {
+            set(header::CLAIMED, "true");
+            set(header::ORIGIN, &since);
+            set(header::ONCE, "1");
         }
         Some(Claimed::By(first)) => {
             return Ok(Enqueued {

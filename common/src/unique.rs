@@ -11,7 +11,8 @@ const DEFAULT_WINDOW: Duration = Duration::from_hours(1);
 /// The error code of a job that was not the first.
 pub const DUPLICATE: &str = "duplicate";
 
-/// Asks for the job's key; `None` when it has none. The same job may ask again.
+/// Asks for the job's key; `None` when it has none. The same job may ask again, and is told with
+/// which mark it did before.
 ///
 /// # Errors
 /// [`ClaimError`].
@@ -19,6 +20,7 @@ pub async fn claim(
     publisher: &Publisher,
     names: &Names,
     job: &Job,
+    mark: &str,
 ) -> Result<Option<Claimed>, ClaimError> {
     let Some(key) = &job.unique_key else {
         return Ok(None);
@@ -27,6 +29,7 @@ pub async fn claim(
     let claim = Claim {
         queue: &names.unique(&job.kind, &job.user_id, key),
         holder: &job.id,
+        mark,
         window,
     };
     publisher.claim(&claim).await.map(Some)
@@ -55,8 +58,8 @@ pub async fn duplicate(
     if claimed {
         return Ok(None);
     }
-    Ok(match claim(publisher, names, job).await? {
-        None | Some(Claimed::Mine) => None,
+    Ok(match claim(publisher, names, job, "").await? {
+        None | Some(Claimed::Mine | Claimed::Still(_)) => None,
         Some(Claimed::By(first)) => {
             let message = format!("task {first} was first with this unique_key");
             Some(TaskError::new(DUPLICATE, message))

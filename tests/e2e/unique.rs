@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::tasks::Count;
+use crate::tasks::{Count, Gated};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -31,6 +31,7 @@ async fn claim(publisher: &Publisher, names: &Names, holder: &str, window: Durat
     let claim = Claim {
         queue: &names.unique("k", "ann", "key"),
         holder,
+        mark: "mark",
         window,
     };
     publisher.claim(&claim).await.unwrap()
@@ -38,6 +39,11 @@ async fn claim(publisher: &Publisher, names: &Names, holder: &str, window: Durat
 
 fn by(holder: &str) -> Claimed {
     Claimed::By(holder.into())
+}
+
+/// The one who asks had it before.
+fn still() -> Claimed {
+    Claimed::Still("mark".into())
 }
 
 #[tokio::test]
@@ -67,12 +73,13 @@ async fn the_same_one_may_ask_again_and_another_key_or_user_is_free() {
     let stack = Stack::shared();
     let (publisher, task, names) = producer(&stack);
     assert_eq!(claim(&publisher, &names, "a", HOUR).await, Claimed::Mine);
-    assert_eq!(claim(&publisher, &names, "a", HOUR).await, Claimed::Mine);
+    assert_eq!(claim(&publisher, &names, "a", HOUR).await, still());
     assert_eq!(claim(&publisher, &names, "b", HOUR).await, by("a"));
     for (kind, user, key) in [("k2", "ann", "key"), ("k", "bob", "key"), ("k", "ann", "x")] {
         let claim = Claim {
             queue: &names.unique(kind, user, key),
             holder: "b",
+            mark: "",
             window: HOUR,
         };
         assert_eq!(publisher.claim(&claim).await.unwrap(), Claimed::Mine);
@@ -92,6 +99,7 @@ async fn the_window_of_the_first_one_counts_and_its_queues_go_with_it() {
         match claim(&publisher, &names, "b", HOUR).await {
             Claimed::By(first) => assert_eq!(first, "a"),
             Claimed::Mine => break began.elapsed(),
+            Claimed::Still(mark) => panic!("{mark}"),
         }
         sleep(Duration::from_millis(20)).await;
     };
@@ -120,7 +128,7 @@ async fn a_holder_that_died_before_it_wrote_its_name_is_named_all_the_same() {
     let rabbit = stack.rabbit().await;
     rabbit.take(&format!("{short}.holder")).await;
     assert_eq!(claim(&publisher, &names, "b", HOUR).await, by("a"));
-    assert_eq!(claim(&publisher, &names, "a", HOUR).await, Claimed::Mine);
+    assert_eq!(claim(&publisher, &names, "a", HOUR).await, still());
     task.close().await;
 }
 
@@ -183,6 +191,52 @@ async fn the_second_job_is_not_put_in_and_the_first_ones_id_is_the_answer() {
     assert_eq!(error.code, "duplicate");
     assert!(error.message.contains("first"), "{}", error.message);
     task.close().await;
+}
+
+#[tokio::test]
+async fn a_job_that_is_put_in_again_because_nobody_knew_is_run_once() {
+    let stack = Stack::shared();
+    let (publisher, task, names) = producer(&stack);
+    let mut job = Job::new("again", "gated", no_args(), "ann");
+    job.unique_key = Some("key".into());
+    // As after a confirm that did not come.
+    let now = Timestamp::now();
+    for at in [now, now + Duration::from_mins(1)] {
+        let enqueued = enqueue(&publisher, &names, "default", &job, at).await;
+        assert!(!enqueued.unwrap().duplicate);
+    }
+    let mut config = stack.worker_config();
+    config.jobs.concurrency = Some(1);
+    let gated = Gated::new();
+    gated.gate.add_permits(10);
+    let registry = Registry::new().with(gated.clone()).with(Count);
+    let notifier = stack.notifier(stack.notifier_config()).await;
+    let mut ann = stack.client(&notifier, "ann").await;
+    let worker = stack.worker(config, registry).await;
+    ann.task_to_end("again").await;
+    let last = stack.enqueue("count", json!({"to": 1}), "ann").await;
+    ann.task_to_end(&last).await;
+    worker.stop().await;
+    assert_eq!(stack.rabbit().await.ready("jobs.default").await, 0);
+    assert_eq!(gated.times_begun(), 1);
+    // A job of a later window is another one, although it has the id again.
+    publisher
+        .release(&names.unique("gated", "ann", "key"))
+        .await;
+    enqueue(
+        &publisher,
+        &names,
+        "default",
+        &job,
+        now + Duration::from_mins(2),
+    )
+    .await
+    .unwrap();
+    let rabbit = stack.rabbit().await;
+    let later = rabbit.take("jobs.default").await;
+    assert!(!later.headers.contains_key(header::ONCE));
+    task.close().await;
+    notifier.stop().await;
 }
 
 #[tokio::test]

@@ -49,8 +49,10 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Claim<'a> {
     /// The queue that stands for the key, from [`Names::unique`](super::Names::unique).
     pub queue: &'a str,
-    /// Who asks. The same one may ask again, and is answered the same.
+    /// Who asks. The same one may ask again, and still has it.
     pub holder: &'a str,
+    /// What the holder calls this wish, up to 255 bytes: told when it asks again.
+    pub mark: &'a str,
     /// For how long, 1 ms to 8.5 years.
     pub window: Duration,
 }
@@ -58,8 +60,11 @@ pub struct Claim<'a> {
 /// Who has the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claimed {
-    /// The one who asked.
+    /// The one who asked, from now on.
     Mine,
+    /// The one who asked, and did so before: with what it called its wish then. Empty if it is not
+    /// known.
+    Still(String),
     /// This one, who asked first.
     By(String),
 }
@@ -220,6 +225,7 @@ impl Asking<'_> {
         let properties = BasicProperties::default()
             .with_content_type("text/plain".into())
             .with_delivery_mode(2)
+            .with_message_id(self.claim.mark.into())
             .with_expiration(millis(left).to_string().into());
         let options = BasicPublishOptions {
             mandatory: true,
@@ -268,9 +274,9 @@ impl Asking<'_> {
         if holder.is_none() {
             self.missing += 1;
         }
-        Ok(holder.map(|holder| {
+        Ok(holder.map(|(holder, mark)| {
             if holder == self.claim.holder {
-                Claimed::Mine
+                Claimed::Still(mark)
             } else {
                 Claimed::By(holder)
             }
@@ -297,8 +303,8 @@ fn name_queue(queue: &str) -> String {
     format!("{queue}.holder")
 }
 
-/// The first message, which stays where it is.
-async fn peek(channel: &Channel, queue: &str) -> lapin::Result<Option<String>> {
+/// The holder and its mark in the first message, which stays where it is.
+async fn peek(channel: &Channel, queue: &str) -> lapin::Result<Option<(String, String)>> {
     let options = BasicGetOptions { no_ack: false };
     let Some(got) = channel.basic_get(queue.into(), options).await? else {
         return Ok(None);
@@ -309,7 +315,9 @@ async fn peek(channel: &Channel, queue: &str) -> lapin::Result<Option<String>> {
     };
     got.delivery.nack(back).await?;
     let holder = String::from_utf8_lossy(&got.delivery.data);
-    Ok(Some(holder.into_owned()))
+    let mark = got.delivery.properties.message_id().as_ref();
+    let mark = mark.map(ToString::to_string).unwrap_or_default();
+    Ok(Some((holder.into_owned(), mark)))
 }
 
 async fn delete(channel: &Channel, queue: &str) -> lapin::Result<()> {
