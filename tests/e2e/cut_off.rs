@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use bellhop_common::amqp::{Claim, Claimed, Names, Publisher, Topology};
 use bellhop_common::config::{AmqpUrl, HumanDuration};
+use bellhop_common::telemetry::Component;
 use bellhop_common::wire::{NAMESPACE, header};
 use bellhop_tests::relay::Relay;
 use bellhop_tests::stack::{Stack, no_args};
@@ -113,6 +115,52 @@ async fn a_run_whose_message_was_elsewhere_and_is_back_does_not_end_again_what_h
     assert_eq!(gated.times_begun(), 1);
     assert_eq!(rabbit.ready("ends").await, 1, "no second end");
     assert_eq!(rabbit.ready("jobs.default").await, 0);
+}
+
+#[tokio::test]
+async fn a_job_that_has_its_unique_key_is_not_asked_again_when_the_window_is_over() {
+    let stack = Stack::shared();
+    let (relay, config) = relayed(&stack).await;
+    let (here, there) = (Gated::new(), Gated::new());
+    let cut_off = stack
+        .worker(config, Registry::new().with(here.clone()))
+        .await;
+    let notifier = stack.notifier(stack.notifier_config()).await;
+    let mut ann = stack.client(&notifier, "ann").await;
+    let job = json!({"kind": "gated", "user_id": "ann", "unique_key": "key", "unique_for_s": 2});
+    let id = stack.put_in(job).await;
+    ann.task_until(&id, |state| state["progress"]["percent"] == 50.0)
+        .await;
+    relay.cut();
+    cut_off.wait_ready(false).await;
+    // The window ends, and the next job has the key.
+    let config = stack.worker_config();
+    let names = Names::new(&config.amqp);
+    let (topology, health) = (Topology::base(&names), Component::default());
+    let (publisher, task) = Publisher::start(&config.amqp, "test", topology, health);
+    let claim = Claim {
+        queue: &names.unique("gated", "ann", "key"),
+        holder: "next",
+        mark: "",
+        window: Duration::from_hours(1),
+    };
+    while publisher.claim(&claim).await.unwrap() != Claimed::Mine {
+        sleep(Duration::from_millis(50)).await;
+    }
+    task.close().await;
+    there.open();
+    let other = stack
+        .worker(config, Registry::new().with(there.clone()))
+        .await;
+    let end = ann.task_to_end(&id).await.pop().unwrap();
+    assert_eq!(end["status"], "succeeded", "{end}");
+    relay.open();
+    cut_off.wait_ready(true).await;
+    here.open();
+    for worker in [cut_off, other] {
+        worker.stop().await;
+    }
+    notifier.stop().await;
 }
 
 /// Waits for its gate without a word.

@@ -43,6 +43,10 @@ const PREFETCH: u16 = 200;
 /// How many questions wait; they are answered together.
 const QUESTIONS: usize = 1024;
 
+/// What [`BEGUN`](header::BEGUN) says of an attempt that has not begun, of a job that has its unique
+/// key.
+pub(crate) const CLAIMED: &str = "claimed";
+
 /// What is known of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Known {
@@ -50,11 +54,20 @@ pub(crate) enum Known {
     Open {
         /// How many attempts are [noted](crate::settle::note_begun) that began and did not end.
         begun: u32,
+        /// Whether the job has its unique key, as far as is [noted](crate::settle::note_claimed).
+        claimed: bool,
     },
     /// Its outcome is told; it can go.
     Settled,
     /// The job is in the dead letters for this error, but its end may not be told yet.
     Buried(TaskError),
+}
+
+impl Known {
+    const NOTHING: Self = Self::Open {
+        begun: 0,
+        claimed: false,
+    };
 }
 
 /// Where to ask.
@@ -119,8 +132,15 @@ impl Records {
         let next = match (self.known.get(&id), known) {
             // What is told stays told, whatever comes late.
             (Some(Known::Settled), _) => Known::Settled,
-            (Some(Known::Open { begun }), Known::Open { begun: more }) => Known::Open {
+            (
+                Some(Known::Open { begun, claimed }),
+                Known::Open {
+                    begun: more,
+                    claimed: now,
+                },
+            ) => Known::Open {
                 begun: begun.saturating_add(more),
+                claimed: *claimed || now,
             },
             (Some(last), Known::Open { .. }) => last.clone(),
             (_, known) => known,
@@ -143,8 +163,10 @@ impl Records {
         };
         // An id for the message and one for the end.
         let limit = usize::try_from(WINDOW * 2).unwrap_or(usize::MAX);
-        if headers.contains_key(header::BEGUN) {
-            self.add(settlement, Known::Open { begun: 1 }, limit);
+        if let Some(begun) = headers.get(header::BEGUN) {
+            let claimed = begun == CLAIMED;
+            let begun = u32::from(!claimed);
+            self.add(settlement, Known::Open { begun, claimed }, limit);
         } else if delivery.routing_key.starts_with("stored.") {
             self.add(settlement, Known::Settled, limit);
             if let Some(end) = id(delivery.properties.message_id.as_ref()) {
@@ -163,7 +185,7 @@ impl Records {
         let known = |id| self.known.get(id).cloned();
         known(&end)
             .or_else(|| known(&settlement))
-            .unwrap_or(Known::Open { begun: 0 })
+            .unwrap_or(Known::NOTHING)
     }
 }
 
@@ -342,17 +364,20 @@ mod tests {
         records.add(id(1), buried, 10);
         assert_eq!(records.look_up(id(1), id(9)), Known::Settled);
         assert_eq!(records.look_up(id(2), id(1)), Known::Settled, "its end is");
-        let open = Known::Open { begun: 0 };
-        assert_eq!(records.look_up(id(2), id(3)), open);
+        assert_eq!(records.look_up(id(2), id(3)), Known::NOTHING);
     }
 
     #[test]
     fn attempts_that_only_began_are_counted() {
         let mut records = Records::default();
-        let began = Known::Open { begun: 1 };
+        let open = |begun, claimed| Known::Open { begun, claimed };
+        let began = open(1, false);
         records.add(id(1), began.clone(), 10);
         records.add(id(1), began.clone(), 10);
-        assert_eq!(records.look_up(id(1), id(9)), Known::Open { begun: 2 });
+        assert_eq!(records.look_up(id(1), id(9)), open(2, false));
+        records.add(id(1), open(0, true), 10);
+        records.add(id(1), began.clone(), 10);
+        assert_eq!(records.look_up(id(1), id(9)), open(3, true));
         let buried = Known::Buried(TaskError::new("c", "m"));
         records.add(id(1), buried.clone(), 10);
         records.add(id(1), began, 10);
@@ -365,8 +390,7 @@ mod tests {
         for n in 0..5 {
             records.add(id(n), Known::Settled, 3);
         }
-        let open = Known::Open { begun: 0 };
-        assert_eq!(records.look_up(id(1), id(1)), open);
+        assert_eq!(records.look_up(id(1), id(1)), Known::NOTHING);
         assert_eq!(records.look_up(id(2), id(2)), Known::Settled);
         assert_eq!((records.known.len(), records.order.len()), (3, 3));
     }

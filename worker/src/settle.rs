@@ -9,6 +9,7 @@ use bellhop_common::wire::{Order, TaskStatus, header};
 use jiff::Timestamp;
 use tracing::{debug, error, warn};
 
+use crate::ledger::CLAIMED;
 use crate::message::{Again, JobMessage};
 use crate::service::Service;
 
@@ -59,6 +60,16 @@ async fn raise_ladder(service: &Service, level: u8) -> Result<(), OutOfTime> {
 /// Notes in the ledger that an attempt begins. Without it nobody could tell a message whose attempt
 /// killed a worker from one that waited there.
 pub(crate) async fn note_begun(service: &Service, message: &JobMessage) -> Result<(), OutOfTime> {
+    note(service, message, "1").await
+}
+
+/// Notes in the ledger that a job has its unique key. When its message comes back, the window may be
+/// over, and the key somebody else's.
+pub(crate) async fn note_claimed(service: &Service, message: &JobMessage) -> Result<(), OutOfTime> {
+    note(service, message, CLAIMED).await
+}
+
+async fn note(service: &Service, message: &JobMessage, begun: &str) -> Result<(), OutOfTime> {
     let ledger = service.names.settled();
     let route = Route {
         exchange: "",
@@ -67,7 +78,7 @@ pub(crate) async fn note_begun(service: &Service, message: &JobMessage) -> Resul
     };
     let headers = [
         (header::SETTLED, message.settlement().to_string()),
-        (header::BEGUN, "1".to_owned()),
+        (header::BEGUN, begun.to_owned()),
     ];
     let note = Message {
         headers: headers.map(|(name, value)| (name.to_owned(), value)).into(),

@@ -24,7 +24,7 @@ use crate::outcome::Outcome;
 use crate::renewal::spend;
 use crate::retry::Verdict;
 use crate::service::Service;
-use crate::settle::{OutOfTime, note_begun, place, tell};
+use crate::settle::{OutOfTime, note_begun, note_claimed, place, tell};
 
 /// A shorter wait is spent here, which is exact to the millisecond; a longer one in the delay
 /// ladder, which is exact to the second.
@@ -190,10 +190,13 @@ impl Visit {
 
     /// What the message itself, the ledger and the orders say.
     async fn first_step(&self, service: &Service, message: &JobMessage) -> Result<Step, OutOfTime> {
-        let mut losses = 0;
+        let (mut losses, mut is_claimed) = (0, message.is_claimed());
         if self.in_doubt {
             match Box::pin(look_up(service, message)).await? {
-                Known::Open { begun } => losses = message.losses(begun),
+                Known::Open { begun, claimed } => {
+                    losses = message.losses(begun);
+                    is_claimed |= claimed;
+                }
                 Known::Settled => return Ok(Step::Release),
                 Known::Buried(error) => return Ok(Step::Finish(Outcome::Fail(error))),
             }
@@ -205,6 +208,7 @@ impl Visit {
             return Ok(Step::End(Outcome::Cancelled));
         }
         if message.is_fresh()
+            && !is_claimed
             && let Some(error) = Box::pin(self.duplicate(service, message)).await?
         {
             return Ok(Step::Duplicate(error));
@@ -251,12 +255,16 @@ impl Visit {
     ) -> Result<Option<TaskError>, OutOfTime> {
         loop {
             let (publisher, names) = (&service.publisher, &service.names);
-            let asking = unique::duplicate(publisher, names, &message.job, message.is_claimed());
+            let asking = unique::duplicate(publisher, names, &message.job, false);
             let answer = tokio::select! {
                 answer = asking => answer,
                 () = service.stop.cancelled() => return Err(OutOfTime),
             };
             match answer {
+                Ok(None) if message.job.unique_key.is_some() => {
+                    note_claimed(service, message).await?;
+                    return Ok(None);
+                }
                 Ok(duplicate) => return Ok(duplicate),
                 Err(error) => {
                     warn!(%error, task_id = message.job.id, "its unique key is asked for again");

@@ -47,7 +47,8 @@ pub const DIED_AT: &str = "x-bellhop-died-at";
 /// Of whatever a worker publishes to be done with a message: which one.
 pub const SETTLED: &str = "x-bellhop-settled";
 
-/// In the ledger: an attempt of the message with this [`SETTLED`] id began.
+/// In the ledger: an attempt of the message with this [`SETTLED`] id began, or, if it is `claimed`,
+/// only that the job has its unique key.
 pub const BEGUN: &str = "x-bellhop-begun";
 
 /// Of an event that waits for its time: the routing key that it was published with.
