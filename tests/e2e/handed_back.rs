@@ -5,6 +5,7 @@ use std::time::Duration;
 use bellhop_common::config::HumanDuration;
 use bellhop_tests::stack::{Stack, no_args};
 use bellhop_worker::Registry;
+use serde_json::json;
 
 use crate::tasks::Gated;
 
@@ -59,5 +60,42 @@ async fn a_job_that_is_handed_back_often_is_as_good_as_new() {
     let end = ann.task_to_end(&id).await.pop().unwrap();
     assert_eq!(end["status"], "succeeded");
     worker.stop().await;
+    notifier.stop().await;
+}
+
+#[tokio::test]
+async fn what_has_not_begun_goes_to_another_worker_while_the_rest_ends() {
+    let stack = Stack::shared();
+    let (here, there) = (Gated::new(), Gated::new());
+    let mut config = stack.worker_config();
+    config.jobs.concurrency = Some(1);
+    // Longer than the test has patience.
+    config.shutdown.deadline = HumanDuration::from_secs(120);
+    let stopping = stack
+        .worker(config, Registry::new().with(here.clone()))
+        .await;
+    let notifier = stack.notifier(stack.notifier_config()).await;
+    let mut ann = stack.client(&notifier, "ann").await;
+    let first = stack.enqueue("gated", no_args(), "ann").await;
+    ann.task_until(&first, |state| state["progress"]["percent"] == 50.0)
+        .await;
+    let second = stack.enqueue("gated", no_args(), "ann").await;
+    let rabbit = stack.rabbit().await;
+    rabbit.fetched("jobs.default").await;
+    stopping.begin_stop();
+    let registry = Registry::new().with(there.clone());
+    let other = stack.worker(stack.worker_config(), registry).await;
+    there.open();
+    let end = ann.task_to_end(&second).await.pop().unwrap();
+    assert_eq!(
+        (&end["status"], &end["attempt"]),
+        (&json!("succeeded"), &json!(1))
+    );
+    here.open();
+    ann.task_to_end(&first).await;
+    stopping.stop().await;
+    other.stop().await;
+    assert_eq!((here.times_begun(), there.times_begun()), (1, 1));
+    assert_eq!(rabbit.ready("jobs.default").await, 0);
     notifier.stop().await;
 }

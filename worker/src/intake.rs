@@ -42,10 +42,10 @@ pub(crate) async fn take(
     }
     loop {
         let delivery = tokio::select! {
-            // Stopping wins: a job not begun is better handed to another worker.
+            // What has come is looked at even when the worker stops: its visit gives it back.
             biased;
-            () = service.stop.cancelled() => return,
             delivery = deliveries.recv() => delivery,
+            () = service.quiet.cancelled() => return,
         };
         let Some(delivery) = delivery else { return };
         take_one(&service, &lane, delivery).await;
@@ -93,15 +93,35 @@ async fn take_one(service: &Arc<Service>, lane: &Arc<Lane>, delivery: Delivery) 
                 // A handler's panic ends its attempt elsewhere; one of ours must not leave the job
                 // in hand for ever.
                 let worked = working.catch_unwind().await;
-                if !matches!(worked, Ok(Ok(()))) {
+                let message = &visit.held.message;
+                match worked {
+                    Ok(Ok(())) => {}
+                    // Only a job that has not begun gives up before it is told to.
+                    Ok(Err(OutOfTime)) if !owned.abandon.is_cancelled() => {
+                        return_unbegun(&owned, message).await;
+                    }
                     // Unsettled: it goes back to its queue when the connection closes.
-                    let message = &visit.held.message;
-                    drop(owned.in_hand.let_go(message));
-                    debug!(task_id = message.job.id, "the job goes back to its queue");
+                    _ => {
+                        drop(owned.in_hand.let_go(message));
+                        debug!(task_id = message.job.id, "the job goes back to its queue");
+                    }
                 }
             });
         }
     }
+}
+
+/// The worker stops: another is to begin the job, and need not wait for what still runs here. Not
+/// by the ladder, which would put it at the end of its queue.
+async fn return_unbegun(service: &Service, message: &JobMessage) {
+    service.quiet.cancelled().await;
+    let task_id = &message.job.id;
+    if let Some(receipt) = service.in_hand.let_go(message)
+        && let Err(error) = receipt.requeue().await
+    {
+        debug!(%error, task_id, "the job was back in its queue before it was given back");
+    }
+    debug!(task_id, "not begun, the job goes back to its place");
 }
 
 pub(crate) async fn give_up(service: &Service, unreadable: Unreadable, receipt: Receipt) {

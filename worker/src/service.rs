@@ -9,7 +9,7 @@ use bellhop_common::telemetry::{Health, Metrics, MetricsError};
 use bellhop_common::tls;
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -59,6 +59,8 @@ pub(crate) struct Service {
     pub(crate) tracker: TaskTracker,
     /// Take no more.
     pub(crate) stop: CancellationToken,
+    /// The broker sends no more, as far as is known: what is handed back does not come here again.
+    pub(crate) quiet: CancellationToken,
     /// Give up what still runs.
     pub(crate) abandon: CancellationToken,
 }
@@ -102,6 +104,7 @@ pub async fn run(
         rungs: Rungs::default(),
         tracker: TaskTracker::new(),
         stop: shutdown.clone(),
+        quiet: CancellationToken::new(),
         abandon: CancellationToken::new(),
         config,
     });
@@ -162,8 +165,14 @@ impl Service {
 
 async fn drain(service: &Service, consumer: &Consumer) {
     let deadline = service.config.shutdown.deadline.0;
+    let end = Instant::now() + deadline;
     service.tracker.close();
-    if timeout(deadline, service.tracker.wait()).await.is_ok() {
+    // Or what is handed back would come to this worker again, and be lost with its connection.
+    if timeout(QUIET, consumer.intake_stopped()).await.is_err() {
+        warn!("the broker does not say that it sends no more jobs");
+    }
+    service.quiet.cancel();
+    if timeout_at(end, service.tracker.wait()).await.is_ok() {
         return;
     }
     warn!(
@@ -171,10 +180,6 @@ async fn drain(service: &Service, consumer: &Consumer) {
         ?deadline,
         "the deadline is over, handing jobs back"
     );
-    // Or what is handed back would come to this worker again, and be lost with its connection.
-    if timeout(QUIET, consumer.intake_stopped()).await.is_err() {
-        warn!("the broker does not say that it sends no more jobs");
-    }
     service.abandon.cancel();
     service.in_hand.wake_all();
     // The grace that each handler has, and a moment to tell the broker.
