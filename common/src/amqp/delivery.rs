@@ -11,6 +11,8 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 use tokio::time::timeout;
 
+use crate::wire::header;
+
 /// Writing an acknowledgement is local work; when it takes this long, the connection is dead.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -169,8 +171,8 @@ impl Receipt {
 
 impl Properties {
     /// The headers that go with a copy of the message: not the broker's own counters, which would
-    /// make a replayed message look worn out, and none at all when they would not fit into one
-    /// frame together with ours.
+    /// make a replayed message look worn out. When they would not fit into one frame, first what
+    /// producers added goes, then the history of a replayed job.
     #[must_use]
     pub fn headers_to_keep(&self) -> BTreeMap<String, String> {
         let headers = self.headers.iter();
@@ -190,19 +192,33 @@ pub fn headers_to_keep<'a>(
             || name == "x-stream-offset"
             || name.ends_with("-count")
     };
-    let kept: BTreeMap<_, _> = headers
+    let mut kept: BTreeMap<_, _> = headers
         .filter(|(name, _)| !of_broker(name))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
-    let bytes: usize = kept
-        .iter()
-        .map(|(name, value)| name.len() + value.len() + HEADER_OVERHEAD)
-        .sum();
-    if bytes > MAX_KEPT_HEADERS {
-        return BTreeMap::new();
+    if !fits(&kept) {
+        kept.retain(|name, _| name.starts_with(OURS));
+    }
+    if !fits(&kept) {
+        kept.remove(header::HISTORY);
+    }
+    // Ours are short: these are somebody else's after all, and no frame has room for them.
+    if !fits(&kept) {
+        kept.clear();
     }
     kept
 }
+
+fn fits(headers: &BTreeMap<String, String>) -> bool {
+    let bytes: usize = headers
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + HEADER_OVERHEAD)
+        .sum();
+    bytes <= MAX_KEPT_HEADERS
+}
+
+/// What the names of our own headers begin with.
+const OURS: &str = "x-bellhop-";
 
 /// All headers must fit into one [frame](super::connect::OWN_FRAME) with ours and the properties.
 /// The history of a replayed job, of 16 KiB, may come on top.
@@ -265,6 +281,27 @@ mod tests {
     use super::*;
     use lapin::types::FieldArray;
     use serde_json::json;
+
+    #[test]
+    fn of_too_many_headers_ours_are_kept() {
+        let (much, past) = ("x".repeat(25 * 1024), "y".repeat(16 * 1024));
+        let ours = [("x-bellhop-attempt", "3"), ("x-bellhop-origin", "then")];
+        let kept = |more: &[(&str, &str)]| {
+            let all = ours.iter().chain(more).copied();
+            headers_to_keep(all).into_keys().collect::<Vec<_>>()
+        };
+        let names = ours.map(|(name, _)| name);
+        let history = (header::HISTORY, past.as_str());
+        assert_eq!(kept(&[("theirs", &much)]), names);
+        let some = "z".repeat(10 * 1024);
+        assert_eq!(
+            kept(&[("theirs", &some), history]),
+            [names[0], header::HISTORY, names[1]]
+        );
+        assert_eq!(kept(&[(header::HISTORY, &much)]), names);
+        // Not ours, whatever it is called: it would not fit into a frame.
+        assert!(kept(&[("x-bellhop-much", &much)]).is_empty());
+    }
 
     /// As py-amqp writes `[30, None]`, `[1.5, True]` and `{"a": "b"}`.
     #[test]
