@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bellhop_common::config::HumanDuration;
 use bellhop_tests::broker::OwnBroker;
 use bellhop_tests::stack::Stack;
 use bellhop_worker::Registry;
@@ -142,6 +143,23 @@ async fn a_job_that_expires_is_not_begun_or_does_not_go_on() {
         assert_eq!(end["error"]["code"], "expired");
         assert_eq!(gated.times_begun(), begins);
     }
+    worker.stop().await;
+    notifier.stop().await;
+}
+
+#[tokio::test]
+async fn the_time_for_all_attempts_begins_when_a_job_is_due() {
+    let stack = Stack::shared();
+    let mut config = stack.worker_config();
+    config.jobs.total_timeout = Some(HumanDuration::from_secs(2));
+    let worker = stack.worker(config, Registry::new().with(Count)).await;
+    let notifier = stack.notifier(stack.notifier_config()).await;
+    let mut ann = stack.client(&notifier, "ann").await;
+    let id = stack
+        .put_in(json!({"kind": "count", "args": {"to": 1}, "user_id": "ann", "delay_s": 3}))
+        .await;
+    let end = ann.task_to_end(&id).await.pop().unwrap();
+    assert_eq!(end["status"], "succeeded", "{end}");
     worker.stop().await;
     notifier.stop().await;
 }

@@ -141,7 +141,7 @@ impl Default for JobsConfig {
 pub struct KindConfig {
     /// How long an attempt may take.
     pub timeout: Option<HumanDuration>,
-    /// How long all attempts may take together, counted from when the job was put in.
+    /// How long all attempts may take together, counted from when the job is due.
     pub total_timeout: Option<HumanDuration>,
     /// How often a job is tried, where it does not say itself.
     pub max_attempts: Option<u32>,

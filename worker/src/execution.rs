@@ -253,7 +253,9 @@ impl TimeLimit {
         if self.is_last {
             Outcome::fail(
                 "expired",
-                format!("{message}, and no time is left for another attempt"),
+                format!(
+                    "{message}, and no time (expires_at or total_timeout) is left for another attempt"
+                ),
             )
         } else {
             Outcome::retry("timeout", message)

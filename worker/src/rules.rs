@@ -39,6 +39,8 @@ impl Service {
         let total = self.kind(&message.job).total_timeout;
         let total = total.or(self.config.jobs.total_timeout);
         let since = message.since().unwrap_or(now);
+        // A job that was put in for later has all of its time then.
+        let since = message.job.due(since).map_or(since, |due| due.max(since));
         let by_config = total.map(|total| later(since, total.0));
         message.job.expires_at.into_iter().chain(by_config).min()
     }

@@ -226,7 +226,7 @@ impl Visit {
         if service.is_over(message, now) {
             return Ok(Step::End(Outcome::fail(
                 "expired",
-                "its time was over before it could run",
+                "its time (expires_at or total_timeout) was over before it could run",
             )));
         }
         if let Some(due) = message.due(now).filter(|due| *due > now) {
