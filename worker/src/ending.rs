@@ -45,6 +45,7 @@ pub(crate) async fn end(
             Known::Buried(_) => buried = true,
             Known::Settled => {
                 info!(task_id, "another worker has ended it already");
+                service.monitor.forget(task_id);
                 release(service, message).await;
                 return Ok(());
             }

@@ -338,6 +338,7 @@ impl Visit {
             return end(service, feed, message, &Outcome::Fail(error), standing).await;
         }
         if standing.in_doubt && !matches!(look_up(service, message).await?, Known::Open { .. }) {
+            service.monitor.forget(&message.job.id);
             release(service, message).await;
             return Ok(());
         }

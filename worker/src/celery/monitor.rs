@@ -127,6 +127,13 @@ impl Monitor {
             }
         }
     }
+
+    /// A task that ran here has been ended by somebody else, who told it.
+    pub(crate) fn forget(&self, task_id: &str) {
+        if let Some(inner) = &self.0 {
+            inner.record().forget(task_id);
+        }
+    }
 }
 
 impl MonitorTask {

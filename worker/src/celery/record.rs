@@ -121,6 +121,11 @@ impl Record {
         }
     }
 
+    /// Somebody else has told the end of a task that ran here.
+    pub(super) fn forget(&mut self, task_id: &str) {
+        self.active.remove(task_id);
+    }
+
     fn started(&mut self, status: &TaskStatus, job: &Job, args: &Value) -> Vec<Event> {
         match self.active.get(&status.task_id) {
             Some(active) if active.attempt == status.attempt => return Vec::new(),

@@ -46,6 +46,15 @@ fn names(events: &[Event]) -> Vec<&str> {
 }
 
 #[test]
+fn a_task_that_somebody_else_ended_is_not_active() {
+    let (mut record, job) = (record(), job());
+    record.tell(&status(Status::Running, 1, 0), &job, &job.args);
+    assert_eq!(record.active().len(), 1);
+    record.forget("t1");
+    assert!(record.active().is_empty());
+}
+
+#[test]
 fn a_task_is_received_started_and_succeeds() {
     let (mut record, job) = (record(), job());
     let events = record.tell(&status(Status::Running, 2, 0), &job, &job.args);
