@@ -1,6 +1,7 @@
 //! Celery's side, where it goes wrong. What goes right is tested with Celery itself, by
 //! `scripts/celery-test`.
 
+use bellhop_common::config::HumanSize;
 use bellhop_tests::broker::OwnBroker;
 use bellhop_tests::stack::{PATIENCE, Stack};
 use bellhop_worker::{CeleryQueueConfig, Registry, WorkerConfig};
@@ -115,6 +116,34 @@ async fn a_task_that_may_have_been_moved_before_says_so() {
     let left = channel.basic_get(queue.as_str().into(), options).await;
     assert!(left.unwrap().is_none(), "nothing is left behind");
     worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_task_over_our_limit_is_run_or_buried_but_does_not_stay() {
+    let stack = Stack::shared();
+    let queue = format!("{}large", stack.prefix);
+    let (_connection, channel) = connect(&stack).await;
+    declare(&channel, &queue, FieldTable::default()).await;
+    let mut config = taking_from(&stack, &queue);
+    config.amqp.max_message_size = HumanSize::kib(2);
+    let registry = Registry::new().with(Count);
+    let worker = stack.worker(config, registry).await;
+    let notifier = stack.notifier(stack.notifier_config()).await;
+    let mut ann = stack.client(&notifier, "ann").await;
+    let much = "x".repeat(4 * 1024);
+    // Not what a task's body looks like.
+    send_task(&channel, &queue, "count", json!(much)).await;
+    let letter = stack.rabbit().await.take("dead").await;
+    assert_eq!(letter.headers["x-bellhop-reason"], "unreadable");
+    let task = json!([[], {"to": 3, "more": much}, null]);
+    let id = send_task(&channel, &queue, "count", task).await;
+    let end = ann.task_to_end(&id).await.pop().unwrap();
+    assert_eq!(end["status"], "succeeded");
+    worker.stop().await;
+    let options = BasicGetOptions { no_ack: false };
+    let left = channel.basic_get(queue.as_str().into(), options).await;
+    assert!(left.unwrap().is_none(), "nothing is left behind");
+    notifier.stop().await;
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use crate::in_hand::Arrival;
 use crate::message::{JobMessage, Unreadable};
 use crate::metric;
 use crate::service::Service;
-use crate::settle::{OutOfTime, acknowledge, bury, reject};
+use crate::settle::{OutOfTime, acknowledge, bury_unread, reject};
 use crate::visit::Visit;
 
 /// A queue that this worker serves.
@@ -133,7 +133,7 @@ pub(crate) async fn give_up(service: &Service, unreadable: Unreadable, receipt: 
     );
     counter!(metric::UNREADABLE, "queue" => queue.clone()).increment(1);
     let letter = unreadable.dead(Timestamp::now());
-    match bury(service, &queue, &letter).await {
+    match bury_unread(service, &queue, &letter).await {
         Ok(Ok(())) => acknowledge(receipt, "unreadable").await,
         Ok(Err(_)) => reject(receipt, "unreadable").await,
         Err(OutOfTime) => {}

@@ -106,6 +106,21 @@ pub(crate) async fn bury(service: &Service, queue: &str, message: &Message) -> P
     .await
 }
 
+/// The same with a message of any size that nobody could read: it may come from a queue of Celery's,
+/// which has no dead letters, so that it would be lost if it was rejected.
+pub(crate) async fn bury_unread(service: &Service, queue: &str, message: &Message) -> Placed {
+    let exchange = service.names.dead();
+    let route = Route {
+        exchange: &exchange,
+        key: queue,
+        mandatory: true,
+    };
+    persevere(service, "the dead letter", || {
+        service.publisher.pass_on(route, message)
+    })
+    .await
+}
+
 /// Tells the owner the end.
 pub(crate) async fn tell_end(
     service: &Service,

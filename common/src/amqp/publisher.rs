@@ -244,6 +244,16 @@ impl Publisher {
     /// [`PublishError`].
     pub async fn publish(&self, route: Route<'_>, message: &Message) -> Result<(), PublishError> {
         self.check(route, message)?;
+        self.pass_on(route, message).await
+    }
+
+    /// The same with what came from the broker itself, and goes on in another queue: it may be
+    /// larger than `amqp.max_message_size`.
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    pub async fn pass_on(&self, route: Route<'_>, message: &Message) -> Result<(), PublishError> {
+        check_key(route)?;
         let deadline = Instant::now() + self.timeout;
         let mut last = None;
         let confirmed = self.until_confirmed(route, message, deadline, &mut last);
@@ -282,10 +292,7 @@ impl Publisher {
                 limit: self.max_bytes,
             });
         }
-        if route.key.len() > MAX_KEY_BYTES {
-            return Err(PublishError::KeyTooLong(route.key.len()));
-        }
-        Ok(())
+        check_key(route)
     }
 
     /// How long an answer of the broker is waited for.
@@ -359,6 +366,13 @@ impl Publisher {
             sleep(CHANNEL_RETRY).await;
         }
     }
+}
+
+const fn check_key(route: Route<'_>) -> Result<(), PublishError> {
+    if route.key.len() > MAX_KEY_BYTES {
+        return Err(PublishError::KeyTooLong(route.key.len()));
+    }
+    Ok(())
 }
 
 /// The turn of one message, from [`Publisher::turn`].

@@ -151,7 +151,7 @@ async fn place(service: &Service, queue: &str, message: Message, receipt: Receip
     let placing = async {
         let mut failures = 0;
         loop {
-            match service.publisher.publish(route, copies.next()).await {
+            match service.publisher.pass_on(route, copies.next()).await {
                 Ok(()) => return true,
                 Err(error) if error.is_permanent() => {
                     error!(%error, task_id, "a task stays in Celery's queue");
