@@ -141,7 +141,7 @@ impl JobMessage {
         self.header(header::ONCE).is_some()
     }
 
-    /// Whether a worker has published it already.
+    /// Whether no worker has published it again yet.
     pub(crate) fn is_fresh(&self) -> bool {
         self.hop() == 0
     }
@@ -185,7 +185,7 @@ impl JobMessage {
         self.time(header::SINCE).or_else(stamped)
     }
 
-    /// When it was brought back from the dead letters.
+    /// How often it was brought back from the dead letters.
     pub(crate) fn replays(&self) -> u32 {
         self.number(header::REPLAYS).unwrap_or(0)
     }
