@@ -14,9 +14,9 @@ use tracing::debug;
 use uuid::Uuid;
 
 use crate::in_hand::Held;
-use crate::meter::Meter;
 use crate::metric;
 use crate::service::Service;
+use crate::tally::Tally;
 
 /// Whoever asks does not wait longer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -52,7 +52,7 @@ struct Entry {
 #[derive(Debug)]
 struct Ended {
     total: u64,
-    meter: Meter,
+    tally: Tally,
 }
 
 impl Board {
@@ -91,10 +91,10 @@ impl Board {
         let mut state = self.lock();
         let ended = state.ended.entry(outcome).or_insert_with(|| Ended {
             total: 0,
-            meter: Meter::new(self.began),
+            tally: Tally::new(self.began),
         });
         ended.total += 1;
-        ended.meter.record(Instant::now());
+        ended.tally.record(Instant::now());
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -242,7 +242,7 @@ fn report(service: &Service) -> WorkerReport {
         per_second: state
             .ended
             .iter_mut()
-            .map(|(outcome, ended)| ((*outcome).to_owned(), ended.meter.per_second(now)))
+            .map(|(outcome, ended)| ((*outcome).to_owned(), ended.tally.per_second(now)))
             .collect(),
     }
 }

@@ -7,14 +7,14 @@ const WINDOW: usize = 60;
 
 /// Counts over the last minute.
 #[derive(Debug)]
-pub(crate) struct Meter {
+pub(crate) struct Tally {
     began: Instant,
     /// The second, since `began`, of the newest count.
     newest: u64,
     counts: [u64; WINDOW],
 }
 
-impl Meter {
+impl Tally {
     pub(crate) fn new(began: Instant) -> Self {
         Self {
             began,
@@ -72,20 +72,20 @@ mod tests {
         began + Duration::from_millis(ms)
     }
 
-    fn rate(meter: &mut Meter, now: Instant) -> f64 {
-        (meter.per_second(now) * 1000.0).round() / 1000.0
+    fn rate(tally: &mut Tally, now: Instant) -> f64 {
+        (tally.per_second(now) * 1000.0).round() / 1000.0
     }
 
     #[test]
     fn a_steady_rate_is_measured_from_the_first_second() {
         let began = Instant::now();
-        let mut meter = Meter::new(began);
-        assert!(rate(&mut meter, began) < f64::EPSILON);
+        let mut tally = Tally::new(began);
+        assert!(rate(&mut tally, began) < f64::EPSILON);
         for n in 0..1000_u64 {
-            meter.record(at(began, n * 100));
+            tally.record(at(began, n * 100));
             let seconds = n / 10;
             if n % 10 == 9 && seconds > 2 {
-                let measured = meter.per_second(at(began, (n + 1) * 100 - 1));
+                let measured = tally.per_second(at(began, (n + 1) * 100 - 1));
                 assert!((9.7..=10.3).contains(&measured), "{seconds} s: {measured}");
             }
         }
@@ -94,25 +94,25 @@ mod tests {
     #[test]
     fn a_burst_is_forgotten_after_a_minute() {
         let began = Instant::now();
-        let mut meter = Meter::new(began);
+        let mut tally = Tally::new(began);
         for _ in 0..120 {
-            meter.record(at(began, 500));
+            tally.record(at(began, 500));
         }
-        assert_eq!(rate(&mut meter, at(began, 700)).to_string(), "120");
-        assert_eq!(rate(&mut meter, at(began, 30_000)).to_string(), "4");
-        assert_eq!(rate(&mut meter, at(began, 59_999)).to_string(), "2");
-        assert_eq!(rate(&mut meter, at(began, 60_000)).to_string(), "0");
-        assert_eq!(rate(&mut meter, at(began, 3_600_000)).to_string(), "0");
-        meter.record(at(began, 3_600_000));
-        assert_eq!(rate(&mut meter, at(began, 3_600_000)).to_string(), "0.017");
+        assert_eq!(rate(&mut tally, at(began, 700)).to_string(), "120");
+        assert_eq!(rate(&mut tally, at(began, 30_000)).to_string(), "4");
+        assert_eq!(rate(&mut tally, at(began, 59_999)).to_string(), "2");
+        assert_eq!(rate(&mut tally, at(began, 60_000)).to_string(), "0");
+        assert_eq!(rate(&mut tally, at(began, 3_600_000)).to_string(), "0");
+        tally.record(at(began, 3_600_000));
+        assert_eq!(rate(&mut tally, at(began, 3_600_000)).to_string(), "0.017");
     }
 
     #[test]
     fn a_time_from_before_counts_as_now() {
         let began = Instant::now();
-        let mut meter = Meter::new(began);
-        meter.record(at(began, 90_000));
-        meter.record(at(began, 10_000));
-        assert_eq!(rate(&mut meter, at(began, 90_000)).to_string(), "0.033");
+        let mut tally = Tally::new(began);
+        tally.record(at(began, 90_000));
+        tally.record(at(began, 10_000));
+        assert_eq!(rate(&mut tally, at(began, 90_000)).to_string(), "0.033");
     }
 }
