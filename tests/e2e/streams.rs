@@ -6,7 +6,7 @@ mod only_one;
 mod trouble;
 
 use bellhop_notifier::StoreKind;
-use bellhop_tests::client::{Client, Raw, request};
+use bellhop_tests::client::{Client, Raw, metric, request};
 use bellhop_tests::rabbit::Rabbit;
 use bellhop_tests::stack::{Running, Stack, room_token, token};
 use jiff::Timestamp;
@@ -277,6 +277,37 @@ async fn who_was_away_is_shown_what_came_meanwhile_without_asking() {
     let notifier = stack.notifier(stack.notifier_config()).await;
     let mut again = stack.client(&notifier, "ann").await;
     assert_eq!(notes(&mut again, 2).await, [6, 7]);
+    notifier.stop().await;
+}
+
+/// Otherwise the share of what is lost would be that of all who come.
+#[tokio::test]
+async fn only_who_says_where_he_was_counts_as_one_who_resumes() {
+    let stack = Stack::shared();
+    let notifier = stack.notifier(stack.notifier_config()).await;
+    let rabbit = stack.rabbit().await;
+    publish(&rabbit, "stored.user.ann.note", 1..=1).await;
+    let mut ann = stack.client(&notifier, "ann").await;
+    let note = ann.next_of("note").await;
+    let resumes = async || {
+        let series = |outcome| format!(r#"bellhop_notifier_resumes_total{{outcome="{outcome}"}}"#);
+        let recovered = metric(&notifier, &series("recovered")).await;
+        (recovered, metric(&notifier, &series("lost")).await)
+    };
+    assert_eq!(resumes().await, (0, 0));
+    for (since, wants) in [
+        (cursor("user", &note), (1, 0)),
+        (format!("user.{:016x}.1", 7), (1, 1)),
+    ] {
+        let mut again = open(&notifier, &format!("/ws?since={since}"), &token("ann")).await;
+        again.next_of("resumed").await;
+        assert_eq!(resumes().await, wants);
+    }
+    let wanted = json!({"type": "resume", "streams": [
+        {"audience": "user", "epoch": note["epoch"], "seq": 0}]});
+    ann.send(&wanted.to_string()).await;
+    assert_eq!(ann.next_of("resumed").await["recovered"], true);
+    assert_eq!(resumes().await, (2, 1));
     notifier.stop().await;
 }
 

@@ -128,15 +128,18 @@ async fn join_at(
     head: Head,
 ) -> Result<Joined, StoreError> {
     let from = followed.unwrap_or_else(|| begin(gateway, streams, &name, &head));
-    let since = match since {
-        Since::Told(since) => Some(since),
-        Since::LastLeft => Some(last_left(streams, &name, &head)),
-        Since::Unknown => None,
+    let (since, missed) = match since {
+        Since::Told(since) => {
+            let missed = replay(streams, &name, since, from, &head, MAX_REPLAYED).await?;
+            (since, missed)
+        }
+        Since::LastLeft => {
+            let since = last_left(streams, &name, &head);
+            let missed = read(streams, &name, since, from, &head, MAX_REPLAYED).await?;
+            (since, missed)
+        }
+        Since::Unknown => return Ok(Joined::at(name, from)),
     };
-    let Some(since) = since else {
-        return Ok(Joined::at(name, from));
-    };
-    let missed = replay(streams, &name, since, from, &head, MAX_REPLAYED).await?;
     Ok(Joined {
         recovered: Some(missed.is_some()),
         missed: missed.unwrap_or_default(),
@@ -179,9 +182,27 @@ fn begin(gateway: &Gateway, streams: &Streams, name: &StreamName, head: &Head) -
     followed.begun(name).unwrap_or(head.position())
 }
 
-/// What came after `since`, up to and with `up_to`; `None` if not all of it is there, or if it is more than
-/// `most` events.
+/// What a client missed that says it was at `since`, up to and with `up_to`; `None` if not all of
+/// it is there, or if it is more than `most` events.
 pub(crate) async fn replay(
+    streams: &Streams,
+    name: &StreamName,
+    since: Position,
+    up_to: Position,
+    head: &Head,
+    most: u64,
+) -> Result<Option<Vec<Frame>>, StoreError> {
+    let missed = read(streams, name, since, up_to, head, most).await?;
+    let outcome = if missed.is_some() {
+        "recovered"
+    } else {
+        "lost"
+    };
+    counter!(metric::RESUMES, "outcome" => outcome).increment(1);
+    Ok(missed)
+}
+
+async fn read(
     streams: &Streams,
     name: &StreamName,
     since: Position,
@@ -192,17 +213,13 @@ pub(crate) async fn replay(
     let is_known = head.has_all_since(since) && up_to.epoch == since.epoch;
     let count = up_to.seq.saturating_sub(since.seq);
     if !is_known || count > most {
-        counter!(metric::RESUMES, "outcome" => "lost").increment(1);
         return Ok(None);
     }
     let entries = match count {
         0 => Vec::new(),
         _ => within(streams.store.read(name.clone(), since.seq, up_to.seq)).await?,
     };
-    let is_whole = entries.len() as u64 == count;
-    let outcome = if is_whole { "recovered" } else { "lost" };
-    counter!(metric::RESUMES, "outcome" => outcome).increment(1);
-    if !is_whole {
+    if entries.len() as u64 != count {
         return Ok(None);
     }
     counter!(metric::REPLAYED).increment(count);
