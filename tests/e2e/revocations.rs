@@ -1,6 +1,6 @@
 //! Tokens that are good no more: ordered at one instance, known to all, and to those to come.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bellhop_common::config::HumanDuration;
 use bellhop_tests::broker::OwnBroker;
@@ -215,10 +215,20 @@ async fn without_the_broker_nobody_is_let_in_until_the_wait_is_over() {
     let stack = Stack::on(OwnBroker::prepare().url());
     let notifier = stack.start_notifier(stack.notifier_config()).await;
     let starting = (503, "starting".to_owned());
-    assert_eq!(ask(&notifier, &token("ann")).await, starting);
-    let refused = Client::open(request(notifier.address, "/ws", &[])).await;
-    let error = refused.err().unwrap().to_string();
-    assert!(error.contains("503"), "{error}");
+    let asking = async {
+        assert_eq!(ask(&notifier, &token("ann")).await, starting);
+        Instant::now()
+    };
+    let opening = async {
+        let refused = Client::open(request(notifier.address, "/ws", &[])).await;
+        let error = refused.err().unwrap().to_string();
+        assert!(error.contains("503"), "{error}");
+        Instant::now()
+    };
+    let begun = Instant::now();
+    let (asked, opened) = tokio::join!(asking, opening);
+    // Who opens a socket is held as long as anybody else, and not once more by the other routes.
+    assert!(opened - begun < (asked - begun).mul_f64(1.5));
     let ready = http().get(notifier.url("/readyz")).send().await.unwrap();
     let report: Value = ready.json().await.unwrap();
     assert_eq!(report["components"]["auth.revocations"], "down");

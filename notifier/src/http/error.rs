@@ -59,11 +59,17 @@ pub(crate) struct Starting;
 
 impl warp::reject::Reject for Starting {}
 
+/// What is answered while that is so.
+pub(super) fn starting() -> ApiError {
+    let message = "it is not known yet which tokens were revoked: try again";
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    ApiError::new(status, "starting", message)
+}
+
 /// What no route answered.
 pub(crate) async fn answer(rejection: Rejection) -> Result<ApiError, Infallible> {
     let (status, code, message) = if rejection.find::<Starting>().is_some() {
-        let message = "it is not known yet which tokens were revoked: try again";
-        (StatusCode::SERVICE_UNAVAILABLE, "starting", message)
+        return Ok(starting());
     } else if rejection.is_not_found() {
         (StatusCode::NOT_FOUND, "not_found", "there is nothing here")
     } else if rejection.find::<InvalidHeader>().is_some() {

@@ -19,8 +19,7 @@ use warp::reply::Response;
 use warp::{Filter, Rejection};
 
 use super::arrival::{arrive, list, refuse, text};
-use super::error::ApiError;
-use super::gate;
+use super::error::{ApiError, starting};
 use crate::auth::SUBPROTOCOL;
 use crate::gateway::Gateway;
 use crate::session::{self, Arrival};
@@ -35,18 +34,22 @@ pub(super) fn route(
     gateway: Arc<Gateway>,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
     warp::path!("ws")
-        .and(gate(Arc::clone(&gateway)))
         .and(warp::get())
         .and(warp::header::headers_cloned())
         .and(warp::query::raw().or(warp::any().map(String::new)).unify())
         .and(warp::ext::optional::<Peer>())
         .and(warp::ext::optional::<OnUpgrade>())
-        .map(
-            move |headers: HeaderMap, query: String, peer, upgrade: Option<OnUpgrade>| match accept(
-                &gateway, &headers, &query, peer, upgrade,
-            ) {
-                Ok(response) => response,
-                Err(error) => refuse(error),
+        .then(
+            move |headers: HeaderMap, query: String, peer, upgrade: Option<OnUpgrade>| {
+                let gateway = Arc::clone(&gateway);
+                async move {
+                    // A rejection would go on to the other routes, which are held up once more.
+                    if !gateway.gate.opens().await {
+                        return refuse(starting());
+                    }
+                    let accepted = accept(&gateway, &headers, &query, peer, upgrade);
+                    accepted.unwrap_or_else(refuse)
+                }
             },
         )
 }
