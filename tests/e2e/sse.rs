@@ -1,5 +1,6 @@
 //! Server-Sent Events: the same protocol for clients that only read.
 
+mod coming_back;
 mod ends;
 
 use bellhop_notifier::AuthMode;
@@ -11,6 +12,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 const CONNECTIONS: &str = "bellhop_notifier_connections";
+
+const STREAMS: &str = "bellhop_notifier_event_streams";
 
 fn event(kind: &str, data: &Value) -> (Uuid, String) {
     let id = Uuid::now_v7();

@@ -22,8 +22,17 @@ pub struct Frame {
     /// A frame that waits in a queue is replaced by a newer one of the same subject: of a task's
     /// progress only the newest counts.
     pub subject: Option<Arc<str>>,
-    /// Where the stored event stands that it tells, if it tells one.
-    pub at: Option<Arc<(StreamName, Position)>>,
+    /// What it says of streams.
+    pub at: Option<Arc<At>>,
+}
+
+/// What a frame says of streams.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum At {
+    /// It tells the stored event that stands there.
+    Event(StreamName, Position),
+    /// From here on they come by themselves. What was before is not shown any more.
+    GoOn(Vec<(StreamName, Position)>),
 }
 
 impl Frame {
@@ -61,6 +70,24 @@ impl Frame {
             head: 2,
             subject: None,
             at: None,
+        }
+    }
+
+    /// The same, where it is the frame that says from where on these streams come by themselves.
+    #[must_use]
+    pub fn with_start(mut self, streams: Vec<(StreamName, Position)>) -> Self {
+        if !streams.is_empty() {
+            self.at = Some(Arc::new(At::GoOn(streams)));
+        }
+        self
+    }
+
+    /// Where the stored event stands that it tells, if it tells one.
+    #[must_use]
+    pub fn event(&self) -> Option<(&StreamName, Position)> {
+        match self.at.as_deref()? {
+            At::Event(name, position) => Some((name, *position)),
+            At::GoOn(_) => None,
         }
     }
 

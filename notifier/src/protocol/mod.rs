@@ -8,7 +8,7 @@ mod place;
 mod server;
 
 pub use client::{ClientFrame, Command, FrameError, Problem, Relay};
-pub use frame::Frame;
+pub use frame::{At, Frame};
 pub use place::{Place, PlaceKind};
 pub use server::{
     Kept, Welcome, closed, connected, error, event, marked, not_recovered, pong, presence,

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::close::Close;
-use super::frame::Frame;
+use super::frame::{At, Frame};
 use super::place::{Place, PlaceKind};
 use crate::store::{Epoch, Position, StreamName};
 
@@ -121,10 +121,11 @@ impl<'a> OfStream<'a> {
 /// Events of a stream may be lost: what is shown from now on follows this position.
 #[must_use]
 pub fn stream_reset(name: &StreamName, position: Position) -> Frame {
-    plain(&OfStream {
+    let frame = plain(&OfStream {
         r#type: Some("stream_reset"),
         ..OfStream::new(name, position)
-    })
+    });
+    frame.with_start(vec![(name.clone(), position)])
 }
 
 /// What a client missed has been sent before this, where `recovered` says so.
@@ -308,7 +309,7 @@ pub fn event(
     frame.subject = subject.map(Into::into);
     frame.at = number
         .zip(StreamName::of(&key.audience))
-        .map(|((position, _), name)| Arc::new((name, position)));
+        .map(|((position, _), name)| Arc::new(At::Event(name, position)));
     Some(frame)
 }
 

@@ -14,7 +14,8 @@ use crate::gateway::Gateway;
 use crate::metric;
 use crate::outbox::Next;
 use crate::protocol::close::{self, Close};
-use crate::protocol::{self, Frame, event_stream};
+use crate::protocol::{self, At, Frame, event_stream};
+use crate::store::StreamName;
 
 /// What is written together, in bytes, give or take a frame.
 const TOGETHER: usize = 16 * 1024;
@@ -66,6 +67,7 @@ pub(crate) fn serve(
 ) -> impl Future<Output = ()> + Send {
     gauge!(metric::EVENT_STREAMS).increment(1.0);
     let (mut session, refused) = Session::begin(gateway, arrival);
+    session.begin_id();
     async move {
         let end = match refused {
             Some(end) => end,
@@ -140,6 +142,7 @@ impl Session {
         };
         self.leave_out_what_was_seen(&mut frames);
         counter!(metric::FRAMES_SENT).increment(frames.len() as u64);
+        let written = self.last_of_own(&frames);
         while !frames.is_empty() {
             let chunk = self.chunk(&mut frames, is_first);
             let end = line.send(chunk, self.write_wait()).await;
@@ -147,11 +150,23 @@ impl Session {
                 return end;
             }
         }
+        self.wrote(written);
         close.map(End::Close)
     }
 
-    /// Takes what goes out together. Each stored event's id is where the client then is in all its
-    /// streams, because that is the only thing it gives back; the first frame's is where it begins.
+    /// The id begins with what the client said. Rooms that the address does not name are left out:
+    /// there is no other way in, and an id would grow with every room that the client was ever in.
+    fn begin_id(&mut self) {
+        let Some(login) = &mut self.login else { return };
+        let wanted: Vec<_> = self.wanted.iter().map(StreamName::place).collect();
+        let mut shown = login.since.clone();
+        shown
+            .retain(|name| name.owner().is_some() || name.is_everybodys() || wanted.contains(name));
+        login.shown = Some(shown);
+    }
+
+    /// Takes what goes out together. The id of a frame is where the client is in all its streams
+    /// once it has read it, because that is the only thing it gives back.
     fn chunk(&mut self, frames: &mut VecDeque<Frame>, is_first: &mut bool) -> Vec<u8> {
         let mut chunk = Vec::new();
         while chunk.len() < TOGETHER
@@ -164,21 +179,21 @@ impl Session {
     }
 
     fn id_of(&mut self, frame: &Frame, is_first: bool) -> Option<String> {
-        let login = self.login.as_mut()?;
-        if let Some((name, position)) = frame.at.as_deref() {
-            login.at.set(name, *position);
-            if name.owner().is_some()
-                && let Some(seen) = &mut login.seen
-            {
-                seen.written = *position;
+        let shown = self.login.as_mut()?.shown.as_mut()?;
+        match frame.at.as_deref() {
+            Some(At::Event(name, position)) => shown.set(name, *position),
+            Some(At::GoOn(streams)) => {
+                for (name, position) in streams {
+                    shown.set(name, *position);
+                }
             }
-        } else if !is_first {
-            return None;
+            None if is_first => {}
+            None => return None,
         }
-        if login.at.is_empty() {
+        if shown.is_empty() {
             return Some(NOWHERE.to_owned());
         }
-        Some(login.at.text())
+        Some(shown.text())
     }
 }
 

@@ -23,8 +23,10 @@ pub(super) struct Login {
     pub(super) places: Vec<Place>,
     /// Where it was in its streams when it came, as far as it said so and was not told yet.
     pub(super) since: Cursor,
-    /// From where on each stream comes by itself; of an event stream, how far it was written.
-    pub(super) at: Cursor,
+    /// From where on each stream comes by itself.
+    pub(super) from: Cursor,
+    /// Of an event stream, how far its client was shown each stream: the id that it gives back.
+    pub(super) shown: Option<Cursor>,
     /// What it has seen already, beyond what this instance has shown.
     pub(super) ahead: Cursor,
     /// How far it is in its user's stream, once that is known.
@@ -39,7 +41,8 @@ impl Login {
             grant,
             places: Vec::new(),
             since: Cursor::default(),
-            at: Cursor::default(),
+            from: Cursor::default(),
+            shown: None,
             ahead: Cursor::default(),
             seen: None,
         }

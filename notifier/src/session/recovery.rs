@@ -112,7 +112,7 @@ impl Session {
             if joined.name.owner().is_some()
                 && let Some(login) = &mut self.login
             {
-                let proven = joined.missed.first().and_then(|frame| frame.at.as_deref());
+                let proven = joined.missed.first().and_then(Frame::event);
                 let proven = proven.map_or(joined.from.seq, |(_, first)| first.seq - 1);
                 // What was missed is not written yet, and may never be.
                 login.seen = Some(Seen::new(Position {
@@ -128,7 +128,10 @@ impl Session {
         // Who did not ask learns only what it could not be shown.
         results.retain(|(.., recovered)| resumes || !recovered);
         if resumes || !results.is_empty() {
-            self.lead.push_back(protocol::resumed(&results, None));
+            let lost = results.iter().filter(|(.., recovered)| !recovered);
+            let lost = lost.map(|(name, from, _)| (name.clone(), *from)).collect();
+            let frame = protocol::resumed(&results, None).with_start(lost);
+            self.lead.push_back(frame);
         }
     }
 
@@ -159,9 +162,11 @@ impl Session {
             };
             // Of everybody's stream only who says where he was has missed anything.
             let has_missed = name.owner().is_some() || login.since.get(&name).is_some();
-            login.at.set(&name, from);
+            login.from.set(&name, from);
             if has_missed {
                 self.lead.push_back(protocol::stream_reset(&name, from));
+            } else if let Some(shown) = &mut login.shown {
+                shown.set(&name, from);
             }
         }
     }
@@ -173,7 +178,11 @@ impl Session {
             login.ahead.set(&joined.name, seen);
         }
         login.since.remove(&joined.name);
-        login.at.set(&joined.name, joined.from);
+        login.from.set(&joined.name, joined.from);
+        if let Some(shown) = &mut login.shown {
+            // What was missed is not written yet, and what is lost is not said.
+            shown.set(&joined.name, joined.since.unwrap_or(joined.from));
+        }
         self.lead.extend(joined.missed);
     }
 
@@ -201,13 +210,14 @@ impl Session {
             .followed(&name)
             .follow(&name, Instant::now(), |shown| {
                 is_told = shown.filter(|_| since.is_none());
-                if is_told.is_some() {
-                    outbox.push(protocol::subscribed(place, is_told, None, id));
+                if let Some(position) = is_told {
+                    let frame = protocol::subscribed(place, is_told, None, id);
+                    outbox.push(frame.with_start(vec![(name.clone(), position)]));
                 }
                 gateway.enter(place, &login.user, &outbox);
             });
         if let Some(position) = is_told {
-            return login.at.set(&name, position);
+            return login.from.set(&name, position);
         }
         let (place, id, asked) = (place.clone(), id.cloned(), Arc::clone(&gateway));
         self.ask_first(async move {
@@ -230,7 +240,10 @@ impl Session {
         match joined {
             Ok(joined) => {
                 let (from, recovered) = (joined.from, joined.recovered);
-                let frame = protocol::subscribed(place, Some(from), recovered, id);
+                let mut frame = protocol::subscribed(place, Some(from), recovered, id);
+                if recovered != Some(true) {
+                    frame = frame.with_start(vec![(joined.name.clone(), from)]);
+                }
                 self.lead.push_back(frame);
                 self.join(joined);
             }
@@ -271,7 +284,7 @@ impl Session {
                     None => continue,
                 },
             };
-            let from = login.at.get(&name);
+            let from = login.from.get(&name);
             known.push((name, since, from));
         }
         self.ask_first(async move {

@@ -32,7 +32,7 @@ impl Session {
         if self.is_in(&place) {
             // Asked for again, perhaps after a mistake: the answer is the same.
             let position = self.login.as_ref();
-            let position = position.and_then(|login| login.at.get(&StreamName::place(&place)));
+            let position = position.and_then(|login| login.from.get(&StreamName::place(&place)));
             let frame = protocol::subscribed(&place, position, None, id.as_ref());
             return self.outbox.push(frame);
         }

@@ -87,7 +87,7 @@ impl Session {
         if let Some(streams) = &gateway.streams {
             let name = StreamName::place(place);
             streams.followed(&name).unfollow(&name);
-            login.at.remove(&name);
+            login.from.remove(&name);
             login.ahead.remove(&name);
         }
     }
@@ -98,7 +98,7 @@ impl Session {
             return;
         };
         frames.retain(|frame| {
-            let Some((name, position)) = frame.at.as_deref() else {
+            let Some((name, position)) = frame.event() else {
                 return true;
             };
             let Some(seen) = login.ahead.get(name) else {
@@ -116,8 +116,8 @@ impl Session {
     pub(super) fn last_of_own(&self, frames: &VecDeque<Frame>) -> Option<Position> {
         self.login.as_ref()?.seen?;
         let own = |frame: &Frame| {
-            let (name, position) = frame.at.as_deref()?;
-            name.owner().is_some().then_some(*position)
+            let (name, position) = frame.event()?;
+            name.owner().is_some().then_some(position)
         };
         frames.iter().rev().find_map(own)
     }

@@ -85,6 +85,11 @@ impl Cursor {
         self.0.retain(|(known, _)| known != name);
     }
 
+    /// Forgets all streams but these.
+    pub(crate) fn retain(&mut self, mut is_kept: impl FnMut(&StreamName) -> bool) {
+        self.0.retain(|(known, _)| is_kept(known));
+    }
+
     /// Whether it is in no stream.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {

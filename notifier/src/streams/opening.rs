@@ -27,7 +27,9 @@ pub(crate) struct Joined {
     pub(crate) from: Position,
     /// What it missed.
     pub(crate) missed: Vec<Frame>,
-    /// Whether that is all it missed, if it said where it was.
+    /// Where it was before, if that is known.
+    pub(crate) since: Option<Position>,
+    /// Whether that is all it missed, if it is known where it was.
     pub(crate) recovered: Option<bool>,
     /// It has seen everything up to here, which is more than this instance has shown.
     pub(crate) ahead: Option<Position>,
@@ -40,6 +42,7 @@ impl Joined {
             name,
             from,
             missed: Vec::new(),
+            since: None,
             recovered: None,
             ahead: None,
         }
@@ -141,6 +144,7 @@ async fn join_at(
         Since::Unknown => return Ok(Joined::at(name, from)),
     };
     Ok(Joined {
+        since: Some(since),
         recovered: Some(missed.is_some()),
         missed: missed.unwrap_or_default(),
         ahead: (since.epoch == from.epoch && since.seq > from.seq).then_some(since),

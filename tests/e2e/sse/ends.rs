@@ -16,9 +16,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use warp::Filter as _;
 
-use super::{CONNECTIONS, event};
-
-const STREAMS: &str = "bellhop_notifier_event_streams";
+use super::{CONNECTIONS, STREAMS, event};
 
 /// A stream in bytes, of a client that need not read. Past the head of the answer.
 async fn raw(notifier: &Running, query: &str, token: &str) -> TcpStream {
