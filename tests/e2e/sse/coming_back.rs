@@ -1,6 +1,8 @@
 //! Streams that are cut, wherever that is: who gives the last id back is shown everything once.
 
-use bellhop_common::config::Secret;
+use std::time::Duration;
+
+use bellhop_common::config::{HumanDuration, Secret};
 use bellhop_notifier::{Access, NotifierConfig};
 use bellhop_tests::backend::{Backend, YES};
 use bellhop_tests::client::{Client, metric_becomes};
@@ -254,6 +256,61 @@ async fn an_id_names_no_room_that_the_address_does_not_name() {
         shown.read(&scene.notifier, &ann, frames).await;
         assert_eq!(shown.last_id.as_ref(), Some(&id), "after {frames} frames");
     }
+    scene.notifier.stop().await;
+}
+
+/// What a stream without an id is shown of `ann`'s.
+async fn notes_without_an_id(scene: &Scene) -> Vec<Value> {
+    let mut stream = EventStream::of(&scene.notifier, &token("ann"), "").await;
+    scene.publish("live.user.ann.end", 0..=0).await;
+    let mut notes = Vec::new();
+    loop {
+        let mut frame = stream.next().await;
+        match frame["type"].as_str() {
+            Some("note") => notes.push(frame["data"].take()),
+            Some("end") => return notes,
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_an_id_that_comes_back_proves_that_something_has_arrived() {
+    let stack = Stack::shared();
+    let settings = || {
+        let mut config = stack.notifier_config();
+        config.websocket.ping_interval = HumanDuration(Duration::from_millis(100));
+        config
+    };
+    let scene = Scene::begin(&stack, settings()).await;
+    let ann = token("ann");
+    let mut stream = EventStream::of(&scene.notifier, &ann, "").await;
+    scene.publish("stored.user.ann.note", 1..=1).await;
+    let note = stream.next_event().await.unwrap();
+    assert_eq!(note.json()["data"], 1);
+    let id = note.id.unwrap();
+    // They may be in a buffer of the system or of a proxy, and so may what was written before.
+    for _ in 0..3 {
+        stream.comment().await;
+    }
+    drop(stream);
+    metric_becomes(&scene.notifier, STREAMS, 0).await;
+    assert_eq!(notes_without_an_id(&scene).await, [1]);
+    // Nor does the end of the notifier.
+    let mut stream = EventStream::of(&scene.notifier, &ann, "").await;
+    assert_eq!(stream.next().await["data"], 1);
+    drop(scene.watcher);
+    scene.notifier.stop().await;
+    assert_eq!(stream.next_of("closed").await["reason"], "restart");
+    let scene = Scene::begin(&stack, settings()).await;
+    assert_eq!(notes_without_an_id(&scene).await, [1]);
+
+    let back = listen(&scene.notifier, "").header("last-event-id", id);
+    let mut stream = EventStream::open(back.bearer_auth(&ann)).await;
+    assert_eq!(stream.next_of("resumed").await["recovered"], true);
+    drop(stream);
+    metric_becomes(&scene.notifier, STREAMS, 0).await;
+    assert_eq!(notes_without_an_id(&scene).await, [0; 0]);
     scene.notifier.stop().await;
 }
 
