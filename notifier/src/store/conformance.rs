@@ -459,6 +459,10 @@ pub(super) async fn the_tries_to_deliver_an_event_are_kept_in_order(store: &dyn 
     store.log_attempts(first, now()).await.unwrap();
     store.log_attempts(Vec::new(), now()).await.unwrap();
     assert_eq!(store.attempts(event).await.unwrap(), ["0", "1"]);
+    // Once more, because the answer was lost.
+    let again = vec![attempt(event, 0), attempt(other, 0), attempt(event, 1)];
+    store.log_attempts(again, now()).await.unwrap();
+    assert_eq!(store.attempts(event).await.unwrap(), ["0", "1"]);
     let more = (2..ATTEMPTS_MAX + 5).map(|n| attempt(event, n)).collect();
     store.log_attempts(more, now()).await.unwrap();
     let last: Vec<_> = (5..ATTEMPTS_MAX + 5).map(|n| n.to_string()).collect();

@@ -39,7 +39,7 @@ pub(super) fn put(
     Ok(statement.execute(params![name, number(expected), body])? == 1)
 }
 
-/// Adds to the log.
+/// Adds to the log, unless it is there.
 pub(super) fn log(
     connection: &mut Connection,
     attempts: &[AttemptRecord],
@@ -47,7 +47,9 @@ pub(super) fn log(
 ) -> rusqlite::Result<()> {
     let change = connection.transaction()?;
     for attempt in attempts {
-        let insert = "INSERT INTO attempt (event_id, stored_at, body) VALUES (?1, ?2, ?3)";
+        // It says when, so one that is there came before: its answer was lost.
+        let insert = "INSERT INTO attempt (event_id, stored_at, body) SELECT ?1, ?2, ?3 \
+                      WHERE NOT EXISTS (SELECT 1 FROM attempt WHERE event_id = ?1 AND body = ?3)";
         let mut statement = change.prepare_cached(insert)?;
         statement.execute(params![attempt.event_id.as_bytes(), now, &attempt.body[..]])?;
     }
