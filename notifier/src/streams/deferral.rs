@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use metrics::counter;
 use tracing::warn;
 
-use super::retry::wait;
+use super::retry::{is_told, wait};
 use crate::delay::later;
 use crate::gateway::Gateway;
 use crate::inbound::malformed;
@@ -61,7 +61,9 @@ pub(super) async fn put_off(
                 return true;
             }
             Err(error) => {
-                warn!(%error, "an event for later cannot be put off yet");
+                if is_told(failures) {
+                    warn!(%error, failures, "an event for later cannot be put off yet");
+                }
                 if wait(gateway, failures, last).await.is_none() {
                     return false;
                 }

@@ -16,12 +16,16 @@ const PAUSE: Backoff = Backoff {
     cap: Duration::from_secs(5),
 };
 
+/// Whether a failed attempt is worth a line: not each, for hours.
+pub(crate) fn is_told(failures: u32) -> bool {
+    failures.is_multiple_of(20)
+}
+
 /// Says why something is not kept yet.
 pub(crate) fn warn_of(error: &StoreError, failures: u32, waiting: usize) {
     let cause = std::error::Error::source(error).map(ToString::to_string);
     let cause = cause.unwrap_or_default();
-    // Not with each attempt, for hours.
-    if failures.is_multiple_of(20) {
+    if is_told(failures) {
         warn!(%error, cause, waiting, "events cannot be kept, and wait in RabbitMQ");
     }
 }
@@ -55,11 +59,24 @@ where
     loop {
         match attempt(failures).await {
             Err(error) if !error.is_permanent() => {
-                warn!(%error, "{what} is not with the broker yet, trying again");
+                if is_told(failures) {
+                    warn!(%error, failures, "{what} is not with the broker yet, trying again");
+                }
             }
             done => return Some(done),
         }
         wait(gateway, failures, Some(last)).await?;
         failures += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_failure_is_told_and_then_few() {
+        let told: Vec<_> = (0..100).filter(|n| is_told(*n)).collect();
+        assert_eq!(told, [0, 20, 40, 60, 80]);
     }
 }

@@ -269,7 +269,9 @@ fn planned(gateway: &Gateway, incoming: &[Incoming], kept: &[Kept]) -> Planned {
 async fn plan(gateway: &Gateway, planned: &Planned, last: &Delivery) -> bool {
     let mut failures = 0;
     while let Err(error) = planned.place(gateway).await {
-        warn!(%error, "it cannot be noted yet to look whether events were seen");
+        if retry::is_told(failures) {
+            warn!(%error, failures, "it cannot be noted yet to look whether events were seen");
+        }
         if retry::wait(gateway, failures, Some(last)).await.is_none() {
             return false;
         }
@@ -372,7 +374,9 @@ async fn tell(gateway: &Gateway, key: &str, body: Vec<u8>, last: &Delivery) -> b
                 return true;
             }
             Err(error) => {
-                warn!(%error, "events are kept and cannot be told yet");
+                if retry::is_told(failures) {
+                    warn!(%error, failures, "events are kept and cannot be told yet");
+                }
                 if retry::wait(gateway, failures, Some(last)).await.is_none() {
                     return false;
                 }
