@@ -56,8 +56,29 @@ fn ids(page: &Value) -> Vec<&str> {
         .collect()
 }
 
+/// All pages from the first on.
+async fn pages(notifier: &Running, query: &str, user: &str) -> Vec<Value> {
+    let (mut pages, mut path) = (Vec::new(), format!("/api/tasks?{query}"));
+    loop {
+        let (status, page) = get(notifier, &path, user).await;
+        assert_eq!(status, 200, "{path}: {page}");
+        let next = page["next"].clone();
+        pages.push(page);
+        if next.is_null() {
+            return pages;
+        }
+        assert!(pages.len() < 100, "{path} has no end");
+        let next = next.as_str().map_or(next.to_string(), str::to_owned);
+        path = format!("/api/tasks?{query}&before={next}");
+    }
+}
+
 fn state(id: &str, status: &str, rev: u64) -> Vec<u8> {
-    let data = json!({"task_id": id, "status": status, "rev": rev, "more": [1.0]});
+    large_state(id, status, rev, json!([1.0]))
+}
+
+fn large_state(id: &str, status: &str, rev: u64, more: impl Into<Value>) -> Vec<u8> {
+    let data = json!({"task_id": id, "status": status, "rev": rev, "more": more.into()});
     let event = json!({"type": "task.status_changed", "id": Uuid::now_v7(),
         "time": Timestamp::now(), "data": data});
     event.to_string().into_bytes()
@@ -122,42 +143,42 @@ async fn tasks_are_read_page_by_page_those_that_changed_last_first() {
     let stack = Stack::shared();
     let notifier = stack.notifier(stack.notifier_config()).await;
     let rabbit = stack.rabbit().await;
+    // Kept one after the other; what a `rev` says is about states of one task.
     for (rev, status) in (1..).zip(["queued", "scheduled", "running", "retrying"]) {
         tell(&rabbit, "ann", status, status, rev).await;
+        standing(&notifier, "ann", status, |_| true).await;
     }
-    tell(&rabbit, "ann", "a.b/c ü", "failed", 9).await;
+    tell(&rabbit, "ann", "a.b/c ü", "failed", 2).await;
     // The same id is another task of another user's.
     tell(&rabbit, "bob", "running", "succeeded", 100).await;
     standing(&notifier, "bob", "running", |_| true).await;
-    metric_becomes(&notifier, WRITTEN, 4).await;
     let ended = standing(&notifier, "ann", "a%2Eb%2Fc%20%C3%BC", |_| true).await;
     assert_eq!(
         ended,
-        json!({"task_id": "a.b/c ü", "status": "failed", "rev": 9, "more": [1.0]})
+        json!({"task_id": "a.b/c ü", "status": "failed", "rev": 2, "more": [1.0]})
     );
     let all = ["a.b/c ü", "retrying", "running", "scheduled", "queued"];
-    for (query, wants, next) in [
-        ("", &all[..], None),
-        ("?status=all&limit=5", &all[..], None),
-        ("?limit=2", &all[..2], Some(4)),
-        ("?limit=2&before=4", &all[2..4], Some(2)),
-        ("?status=running", &all[1..], None),
-        ("?status=running&limit=3", &all[1..4], Some(2)),
-        ("?status=ended", &all[..1], None),
-        ("?before=1", &[], None),
+    for (query, wants) in [
+        ("limit=50", &[&all[..]][..]),
+        ("status=all&limit=5", &[&all[..]]),
+        ("limit=2", &[&all[..2], &all[2..4], &all[4..]]),
+        (
+            "limit=1",
+            &[&all[..1], &all[1..2], &all[2..3], &all[3..4], &all[4..]],
+        ),
+        ("status=running", &[&all[1..]]),
+        ("status=running&limit=3", &[&all[1..4], &all[4..]]),
+        ("status=ended", &[&all[..1]]),
     ] {
-        let (status, page) = get(&notifier, &format!("/api/tasks{query}"), "ann").await;
-        assert_eq!(status, 200, "{query}: {page}");
-        assert_eq!(
-            (ids(&page), page["next"].as_u64()),
-            (wants.to_vec(), next),
-            "{query}"
-        );
+        let pages = pages(&notifier, query, "ann").await;
+        let found: Vec<_> = pages.iter().map(ids).collect();
+        assert_eq!(found, wants, "{query}");
     }
     for (query, says) in [
         ("status=done", "running, ended or all"),
         ("limit=0", "limit"),
         ("before=x", "before"),
+        ("before=1795234133873482", "before"),
         ("user=bob", "user"),
     ] {
         let (status, body) = get(&notifier, &format!("/api/tasks?{query}"), "ann").await;
@@ -165,6 +186,60 @@ async fn tasks_are_read_page_by_page_those_that_changed_last_first() {
         let message = body["error"]["message"].as_str().unwrap();
         assert!(message.contains(says), "{says} in {message}");
     }
+    notifier.stop().await;
+}
+
+/// As `worker enqueue` says it of each: all have the same `rev`, below what any worker says.
+#[tokio::test]
+async fn jobs_that_wait_are_each_on_a_page_and_before_what_ended_long_ago() {
+    let stack = Stack::shared();
+    let notifier = stack.notifier(stack.notifier_config()).await;
+    let rabbit = stack.rabbit().await;
+    tell(&rabbit, "ann", "old", "succeeded", 1_700_000_000_000_000).await;
+    standing(&notifier, "ann", "old", |_| true).await;
+    let waiting: Vec<_> = (0..25).map(|n| format!("job {n:02}")).collect();
+    let states = waiting.iter().map(|id| state(id, "queued", 1)).collect();
+    let key = "live.user.ann.task.status_changed.queued";
+    rabbit.publish_all("events", key, states).await;
+    metric_becomes(&notifier, WRITTEN, 25).await;
+    for (query, count) in [("limit=10", 3), ("limit=1", 26), ("limit=200", 1)] {
+        let pages = pages(&notifier, query, "ann").await;
+        assert_eq!(pages.len(), count, "{query}");
+        let mut found: Vec<_> = pages.iter().flat_map(ids).collect();
+        assert_eq!(found.pop(), Some("old"), "{query}");
+        found.sort_unstable();
+        assert_eq!(found, waiting, "{query}");
+    }
+    let shown = connected(&notifier, "ann").await;
+    assert_eq!(ids(&shown).last(), Some(&"old"));
+    notifier.stop().await;
+}
+
+/// Whoever asks for many gets no more bytes at once for it.
+#[tokio::test]
+async fn large_states_come_in_more_pages_and_one_in_any_case() {
+    let stack = Stack::shared();
+    let notifier = stack.notifier(stack.notifier_config()).await;
+    let rabbit = stack.rabbit().await;
+    let tasks: Vec<_> = (0..6).map(|n| format!("t{n}")).collect();
+    for (id, kib) in tasks.iter().zip([1, 250, 250, 250, 250, 250]) {
+        let state = large_state(id, "succeeded", 1, "x".repeat(kib * 1024));
+        let key = "stored.user.ann.task.status_changed.succeeded";
+        rabbit.publish("events", key, state).await;
+        standing(&notifier, "ann", id, |_| true).await;
+    }
+    let of_all = pages(&notifier, "limit=200", "ann").await;
+    let found: Vec<_> = of_all.iter().map(ids).collect();
+    assert_eq!(
+        found,
+        [&["t5", "t4", "t3", "t2"][..], &["t1", "t0"]],
+        "a page has a MiB"
+    );
+    // Of what changed last, as much as 256 KiB.
+    assert_eq!(ids(&connected(&notifier, "ann").await), ["t5"]);
+    tell(&rabbit, "ann", "t6", "running", 1).await;
+    standing(&notifier, "ann", "t6", |_| true).await;
+    assert_eq!(ids(&connected(&notifier, "ann").await), ["t6", "t5"]);
     notifier.stop().await;
 }
 

@@ -8,7 +8,7 @@ mod trouble;
 use bellhop_notifier::StoreKind;
 use bellhop_tests::client::{Client, Raw, metric, request};
 use bellhop_tests::rabbit::Rabbit;
-use bellhop_tests::stack::{Running, Stack, room_token, token};
+use bellhop_tests::stack::{Running, Stack, http, room_token, token};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -250,6 +250,49 @@ async fn what_is_not_all_there_is_said_to_be_lost() {
     let mut again = open(&notifier, &format!("/ws?since={kept}"), &token("ann")).await;
     assert_eq!(notes(&mut again, 3).await, [4, 5, 6]);
     assert_eq!(again.next_of("resumed").await["recovered"], true);
+    notifier.stop().await;
+}
+
+/// It waits beside `websocket.queue_size`, so it has a measure of its own.
+#[tokio::test]
+async fn what_was_missed_is_replayed_up_to_four_mib_and_an_inbox_paged_by_one() {
+    let stack = Stack::shared();
+    let notifier = stack.notifier(stack.notifier_config()).await;
+    let rabbit = stack.rabbit().await;
+    let mut ann = stack.client(&notifier, "ann").await;
+    let mut cursors = Vec::new();
+    for _ in 0..18 {
+        let (_, body) = event("note", &json!("x".repeat(250 * 1024)));
+        rabbit.publish("events", "stored.user.ann.note", body).await;
+        cursors.push(cursor("user", &ann.next_of("note").await));
+    }
+    for (since, wants) in [(0, None), (2, Some(15)), (17, Some(0))] {
+        let path = format!("/ws?since={}", cursors[since]);
+        let mut again = open(&notifier, &path, &token("ann")).await;
+        again.next_of("connected").await;
+        let mut missed = 0;
+        let resumed = loop {
+            let frame = again.next().await;
+            if frame["type"] == "resumed" {
+                break frame;
+            }
+            missed += 1;
+        };
+        let found = (resumed["recovered"] == true).then_some(missed);
+        assert_eq!(found, wants, "since {since}");
+    }
+    let (mut before, mut counts) = (String::new(), Vec::new());
+    loop {
+        let url = notifier.url(&format!("/api/inbox?limit=200{before}"));
+        let answer = http().get(url).bearer_auth(token("ann")).send().await;
+        let page: Value = answer.unwrap().json().await.unwrap();
+        counts.push(page["items"].as_array().unwrap().len());
+        let Some(next) = page["next"].as_u64() else {
+            break;
+        };
+        before = format!("&before={next}");
+    }
+    assert_eq!(counts, [4, 4, 4, 4, 2]);
     notifier.stop().await;
 }
 

@@ -155,20 +155,22 @@ pub struct Content {
 pub async fn content(store: &Sqlite) -> Result<Content, StoreError> {
     let heads = store.heads(vec![ann(), StreamName::all()]).await?;
     let (own, all) = (heads[0], heads[1]);
-    let entries = store.read(ann(), 0, u64::MAX).await?;
+    let entries = store.read(ann(), 0, u64::MAX, usize::MAX).await?;
     let inbox = InboxQuery {
         before: None,
         unread_only: false,
         archived: false,
         limit: 1000,
+        max_bytes: usize::MAX,
     };
-    let inbox = store.inbox("ann".into(), inbox).await?;
+    let inbox = store.inbox("ann".into(), inbox).await?.items;
     let tasks = TaskQuery {
         ended: None,
         before: None,
         limit: 1000,
+        max_bytes: usize::MAX,
     };
-    let tasks = store.tasks("ann".into(), tasks).await?;
+    let tasks = store.tasks("ann".into(), tasks).await?.items;
     let group = store.group("ann".into(), "group".into()).await?;
     let document = store.document("wishes".into()).await?;
     Ok(Content {

@@ -9,7 +9,7 @@ use super::preferences::{MailChoice, Preferences};
 use crate::config::EscalationConfig;
 use crate::deliver::Ordered;
 use crate::documents;
-use crate::store::{Epoch, InboxEntry, InboxQuery, Position, SharedStore, StoreError};
+use crate::store::{Epoch, InboxEntry, InboxQuery, PAGE_BYTES, Position, SharedStore, StoreError};
 use crate::streams::catch_up::within;
 
 /// How many events one mail or push stands for.
@@ -85,19 +85,20 @@ pub(super) async fn collect(
             unread_only: true,
             archived: false,
             limit: PAGE,
+            max_bytes: PAGE_BYTES,
         };
         let found = within(store.inbox(user_id.to_owned(), query)).await?;
-        let page = found.len();
-        let new = found.into_iter().take_while(|entry| entry.seq > above);
+        let page = found.items.len();
+        let new = found.items.into_iter();
+        let new = new.take_while(|entry| entry.seq > above);
         let new: Vec<_> = new.collect();
         digest.up_to = digest.up_to.max(new.first().map_or(0, |newest| newest.seq));
-        before = new.last().map(|oldest| oldest.seq);
-        let is_last = new.len() < page || page < PAGE as usize;
+        before = found.next.filter(|_| new.len() == page);
         let wanted = new
             .iter()
             .filter_map(|entry| wanted(entry, config, wishes, which));
         digest.events.extend(wanted);
-        if is_last {
+        if before.is_none() {
             return Ok(digest);
         }
     }

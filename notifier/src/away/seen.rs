@@ -2,7 +2,9 @@
 
 use super::decision::Seen;
 use crate::gateway::Gateway;
-use crate::store::{Epoch, Head, InboxEntry, InboxQuery, SharedStore, StoreError, StreamName};
+use crate::store::{
+    Epoch, Head, InboxEntry, InboxQuery, PAGE_BYTES, SharedStore, StoreError, StreamName,
+};
 use crate::streams::catch_up::within;
 
 /// A user at one moment.
@@ -47,9 +49,10 @@ impl<'a> Look<'a> {
             unread_only: false,
             archived: false,
             limit: 1,
+            max_bytes: PAGE_BYTES,
         };
         let found = within(self.store.inbox(self.user_id.to_owned(), query)).await?;
-        let entry = found.into_iter().find(|entry| entry.seq == seq);
+        let entry = found.items.into_iter().find(|entry| entry.seq == seq);
         let seen = Seen {
             is_kept: self.head.epoch == epoch && self.head.first <= seq,
             is_read: entry.as_ref().is_none_or(|entry| entry.is_read),

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bellhop_common::wire::decode_word;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -12,13 +14,13 @@ use super::caller::{Asked, asked};
 use super::error::{Answer, ApiError};
 use super::kept::{self, LIMIT};
 use crate::gateway::Gateway;
-use crate::store::TaskQuery;
+use crate::store::{PAGE_BYTES, TaskPlace, TaskQuery};
 use crate::streams::catch_up::within;
 
 #[derive(Serialize)]
 struct Page<'a> {
     tasks: Vec<&'a RawValue>,
-    next: Option<u64>,
+    next: Option<String>,
 }
 
 pub(super) fn routes(
@@ -41,20 +43,12 @@ async fn list(asked: Asked, query: Vec<(String, String)>) -> Answer {
     let user = asked.caller()?.user_id;
     let query = wanted(query)?;
     let store = &kept::streams(&asked.gateway)?.store;
-    // One more, to know whether there are more.
-    let with_next = TaskQuery {
-        limit: query.limit + 1,
-        ..query
-    };
-    let found = within(store.tasks(user, with_next)).await;
+    let found = within(store.tasks(user, query)).await;
     let found = found.map_err(|error| kept::unavailable(&error))?;
-    let (found, more) = kept::page(found, query.limit);
+    let tasks = found.items.iter();
     let page = Page {
-        tasks: found
-            .iter()
-            .filter_map(|task| kept::raw(&task.state))
-            .collect(),
-        next: found.last().filter(|_| more).map(|task| task.rev),
+        tasks: tasks.filter_map(|task| kept::raw(&task.state)).collect(),
+        next: found.next.as_ref().map(written),
     };
     Ok(warp::reply::json(&page).into_response())
 }
@@ -64,16 +58,35 @@ fn wanted(query: Vec<(String, String)>) -> Result<TaskQuery, ApiError> {
         ended: None,
         before: None,
         limit: LIMIT,
+        max_bytes: PAGE_BYTES,
     };
     for (name, value) in query {
         match name.as_str() {
             "limit" => wanted.limit = kept::limit(&value)?,
-            "before" => wanted.before = Some(kept::number(&name, &value)?),
+            "before" => wanted.before = Some(place(&value)?),
             "status" => wanted.ended = ended(&value)?,
             _ => return Err(kept::unknown(&name, "status, limit and before")),
         }
     }
     Ok(wanted)
+}
+
+/// A place as clients give it back. They shall not look into it, and need not encode it.
+fn written(place: &TaskPlace) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{}.{}", place.stored_at, place.task_id))
+}
+
+fn place(written: &str) -> Result<TaskPlace, ApiError> {
+    let read = || {
+        let text = String::from_utf8(URL_SAFE_NO_PAD.decode(written).ok()?).ok()?;
+        let (stored_at, task_id) = text.split_once('.')?;
+        Some(TaskPlace {
+            stored_at: stored_at.parse().ok()?,
+            task_id: task_id.to_owned(),
+        })
+    };
+    let message = || kept::bad_query("before must be the `next` of a page".into());
+    read().ok_or_else(message)
 }
 
 fn ended(status: &str) -> Result<Option<bool>, ApiError> {
@@ -103,4 +116,26 @@ async fn one(id: String, asked: Asked) -> Answer {
         ));
     };
     Ok(warp::reply::json(&state).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_read_as_it_was_written_and_nothing_else_is() {
+        for (stored_at, task_id) in [(1_795_234_133_873, "a.b/c ü+&="), (0, ""), (-1, "1.2")] {
+            let place_of = TaskPlace {
+                stored_at,
+                task_id: task_id.into(),
+            };
+            let text = written(&place_of);
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+            assert!(text.chars().all(is_plain), "{text}");
+            assert_eq!(place(&text).ok(), Some(place_of));
+        }
+        for other in ["", "x", "1795234133873482", "NQ", "LnQ", "%", "ü"] {
+            assert!(place(other).is_err(), "{other}");
+        }
+    }
 }

@@ -18,7 +18,9 @@ use super::error::{Answer, ApiError};
 use super::kept::{self, LIMIT};
 use crate::gateway::Gateway;
 use crate::inbound;
-use crate::store::{Entry, Epoch, InboxEntry, InboxQuery, Mark, Marked, Position, StreamName};
+use crate::store::{
+    Entry, Epoch, InboxEntry, InboxQuery, Mark, Marked, PAGE_BYTES, Position, StreamName,
+};
 use crate::streams::catch_up::{told_of, within};
 use crate::streams::inbox::{MarkError, mark};
 
@@ -79,21 +81,14 @@ async fn show(asked: Asked, query: Vec<(String, String)>) -> Answer {
     let head = heads
         .first()
         .ok_or_else(|| kept::unavailable(&crate::store::StoreError::Closed))?;
-    // One more, to know whether there are more.
-    let with_next = InboxQuery {
-        limit: query.limit + 1,
-        ..query
-    };
-    let found = within(store.inbox(user, with_next)).await;
+    let found = within(store.inbox(user, query)).await;
     let found = found.map_err(|error| kept::unavailable(&error))?;
-    let (found, more) = kept::page(found, query.limit);
-    let next = found.last().filter(|_| more).map(|entry| entry.seq);
     let item = |entry| item(&name, head.position(), entry);
     let page = Page {
         epoch: head.epoch,
         unread: head.unread,
-        items: found.into_iter().filter_map(item).collect(),
-        next,
+        items: found.items.into_iter().filter_map(item).collect(),
+        next: found.next,
     };
     Ok(warp::reply::json(&page).into_response())
 }
@@ -124,6 +119,7 @@ fn wanted(query: Vec<(String, String)>) -> Result<InboxQuery, ApiError> {
         unread_only: false,
         archived: false,
         limit: LIMIT,
+        max_bytes: PAGE_BYTES,
     };
     for (name, value) in query {
         match name.as_str() {

@@ -63,14 +63,6 @@ pub(super) fn flag(name: &str, value: &str) -> Result<bool, ApiError> {
     flag.ok_or_else(|| bad_query(format!("{name} must be true or false, not {value:?}")))
 }
 
-/// The first so many of what was found, and whether there were more.
-pub(super) fn page<T>(mut found: Vec<T>, limit: u32) -> (Vec<T>, bool) {
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let more = found.len() > limit;
-    found.truncate(limit);
-    (found, more)
-}
-
 /// JSON that was kept, as it is.
 pub(super) fn raw(json: &Bytes) -> Option<&RawValue> {
     serde_json::from_slice(json).ok()

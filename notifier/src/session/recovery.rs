@@ -16,7 +16,7 @@ use super::seen::Seen;
 use crate::protocol::{self, Frame, Kept, Place, Welcome};
 use crate::store::{Head, Marked, Position, StoreError, StreamName};
 use crate::streams::catch_up::within;
-use crate::streams::opening::{Joined, MAX_REPLAYED, Opened, Since, join, open, replay};
+use crate::streams::opening::{Joined, Left, Opened, Since, join, open, replay};
 use crate::streams::{Cursor, Streams, inbox};
 
 impl Session {
@@ -368,11 +368,10 @@ async fn replay_all(
 ) -> Result<Resumed, StoreError> {
     let names = known.iter().map(|(name, ..)| name.clone()).collect();
     let heads: Vec<Head> = streams.store.heads(names).await?;
-    let (mut resumed, mut left) = (Vec::new(), MAX_REPLAYED);
+    let (mut resumed, mut left) = (Vec::new(), Left::ALL);
     for ((name, since, from), head) in known.into_iter().zip(heads) {
         let up_to = from.unwrap_or(head.position());
-        let missed = replay(streams, &name, since, up_to, &head, left).await?;
-        left -= missed.as_ref().map_or(0, Vec::len) as u64;
+        let missed = replay(streams, &name, since, up_to, &head, &mut left).await?;
         resumed.push((name, up_to, missed));
     }
     Ok(resumed)

@@ -60,6 +60,9 @@ macro_rules! conforms {
             the_newest_state_of_a_task_stays
             an_end_is_not_undone
             a_users_tasks_are_his_own
+            tasks_are_paged_from_the_one_that_changed_last
+            tasks_of_one_moment_are_each_on_a_page
+            what_is_read_at_once_is_bounded_in_bytes
             ends_of_a_groups_jobs_are_counted_once
             the_newest_end_of_a_job_counts
             a_group_is_its_owners
@@ -107,12 +110,13 @@ fn every(limit: u32) -> InboxQuery {
         unread_only: false,
         archived: false,
         limit,
+        max_bytes: usize::MAX,
     }
 }
 
 async fn inbox(store: &dyn Store, query: InboxQuery) -> Vec<u64> {
     let page = store.inbox("ann".into(), query).await.unwrap();
-    page.iter().map(|entry| entry.seq).collect()
+    page.items.iter().map(|entry| entry.seq).collect()
 }
 
 pub(super) async fn numbers_grow_without_gaps_each_stream_for_itself(store: &dyn Store) {
@@ -150,7 +154,7 @@ pub(super) async fn the_same_event_again_keeps_its_number(store: &dyn Store) {
     copy.stream = bob;
     let kept = store.append(vec![copy], now()).await.unwrap();
     assert!(kept[0].is_new && kept[0].position.seq == 1);
-    assert_eq!(store.read(ann, 0, 10).await.unwrap().len(), 2);
+    assert_eq!(store.read(ann, 0, 10, usize::MAX).await.unwrap().len(), 2);
 }
 
 pub(super) async fn a_batch_may_hold_the_same_event_twice(store: &dyn Store) {
@@ -182,7 +186,7 @@ pub(super) async fn odd_names_are_streams_of_their_own(store: &dyn Store) {
 pub(super) async fn what_is_read_is_what_was_kept(store: &dyn Store) {
     let room: StreamName = "room:r".parse().unwrap();
     fill(store, &room, 5).await;
-    let read = |after, up_to| store.read(room.clone(), after, up_to);
+    let read = |after, up_to| store.read(room.clone(), after, up_to, usize::MAX);
     let entries = read(1, 4).await.unwrap();
     let found: Vec<_> = entries
         .iter()
@@ -193,7 +197,13 @@ pub(super) async fn what_is_read_is_what_was_kept(store: &dyn Store) {
     assert!(read(5, 5).await.unwrap().is_empty());
     assert_eq!(read(4, u64::MAX).await.unwrap().len(), 1);
     let nothing = "room:none".parse().unwrap();
-    assert!(store.read(nothing, 0, 10).await.unwrap().is_empty());
+    assert!(
+        store
+            .read(nothing, 0, 10, usize::MAX)
+            .await
+            .unwrap()
+            .is_empty()
+    );
     // Bytes of any kind come back as they were.
     let bytes: Vec<u8> = (0..=255).collect();
     let mut event = event(&room, "");
@@ -207,7 +217,7 @@ pub(super) async fn a_long_stream_loses_its_oldest(store: &dyn Store) {
     fill(store, &ann, 130).await;
     let head = head(store, &ann).await;
     assert_eq!((head.first, head.last, head.unread), (31, 130, 100));
-    let entries = store.read(ann.clone(), 0, 200).await.unwrap();
+    let entries = store.read(ann.clone(), 0, 200, usize::MAX).await.unwrap();
     assert_eq!((entries.len(), entries[0].seq), (100, 31));
     let at = |seq| Position {
         epoch: head.epoch,
@@ -335,7 +345,7 @@ pub(super) async fn what_is_put_away_is_found_among_the_archived(store: &dyn Sto
     let unread = store.mark("ann".into(), Marked::UpTo(4), Mark::Archived);
     assert_eq!(unread.await.unwrap(), 0);
     assert_eq!(inbox(store, archived).await, [4, 3, 2, 1]);
-    let entries = store.inbox("ann".into(), archived).await.unwrap();
+    let entries = store.inbox("ann".into(), archived).await.unwrap().items;
     assert!(
         entries
             .iter()
@@ -343,7 +353,8 @@ pub(super) async fn what_is_put_away_is_found_among_the_archived(store: &dyn Sto
     );
     assert_eq!(entries[0].stored_at, now());
     // A stream is as long as before: nobody misses an event because another device put it away.
-    let stream = store.read(StreamName::user("ann"), 0, 4).await.unwrap();
+    let ann = StreamName::user("ann");
+    let stream = store.read(ann, 0, 4, usize::MAX).await.unwrap();
     assert_eq!(stream.len(), 4);
 }
 
@@ -399,29 +410,158 @@ pub(super) async fn an_end_is_not_undone(store: &dyn Store) {
     assert_eq!(found, Some(task("ann", "t", 5, true)));
 }
 
+fn all_tasks(limit: u32) -> TaskQuery {
+    TaskQuery {
+        ended: None,
+        before: None,
+        limit,
+        max_bytes: usize::MAX,
+    }
+}
+
+/// Ann's tasks, page by page.
+async fn task_pages(store: &dyn Store, mut query: TaskQuery) -> Vec<Vec<String>> {
+    let mut pages = Vec::new();
+    loop {
+        let page = store.tasks("ann".into(), query.clone()).await.unwrap();
+        pages.push(page.items.into_iter().map(|task| task.task_id).collect());
+        query.before = page.next;
+        if query.before.is_none() {
+            return pages;
+        }
+        assert!(pages.len() < 100, "{query:?} has no end");
+    }
+}
+
 pub(super) async fn a_users_tasks_are_his_own(store: &dyn Store) {
-    let states: Vec<_> = (1..=6)
-        .map(|n| task("ann", &format!("t{n}"), n, n % 2 == 0))
-        .chain([task("bob", "t1", 100, false)])
-        .collect();
+    let states = vec![task("ann", "t1", 1, false), task("bob", "t1", 100, false)];
     store.put_tasks(states, now()).await.unwrap();
-    let list = async |ended, before, limit| -> Vec<u64> {
-        let query = TaskQuery {
-            ended,
-            before,
-            limit,
-        };
-        let tasks = store.tasks("ann".into(), query).await.unwrap();
-        tasks.iter().map(|task| task.rev).collect()
-    };
-    assert_eq!(list(None, None, 10).await, [6, 5, 4, 3, 2, 1]);
-    assert_eq!(list(None, Some(5), 2).await, [4, 3]);
-    assert_eq!(list(Some(true), None, 10).await, [6, 4, 2]);
-    assert_eq!(list(Some(false), Some(5), 10).await, [3, 1]);
+    assert_eq!(task_pages(store, all_tasks(9)).await, [["t1"]]);
     let bobs = store.task("ann".into(), "t7".into()).await.unwrap();
     assert_eq!(bobs, None);
     let same_id = store.task("bob".into(), "t1".into()).await.unwrap();
     assert_eq!(same_id, Some(task("bob", "t1", 100, false)));
+    let nobodys = store.tasks("cy".into(), all_tasks(9)).await.unwrap();
+    assert_eq!(nobodys, Page::empty());
+}
+
+/// Whatever their `rev`s are: those say only which state of one task is the newest.
+pub(super) async fn tasks_are_paged_from_the_one_that_changed_last(store: &dyn Store) {
+    let after = |seconds| now() + SignedDuration::from_secs(seconds);
+    for (n, rev) in (0..).zip([900, 1, 1, 500, 1, 2]) {
+        let state = task("ann", &format!("t{n}"), rev, n % 2 == 1);
+        store.put_tasks(vec![state], after(n)).await.unwrap();
+    }
+    assert_eq!(
+        task_pages(store, all_tasks(4)).await,
+        [&["t5", "t4", "t3", "t2"][..], &["t1", "t0"]]
+    );
+    // One that changes is the last to have changed, one whose state is late is not.
+    let states = vec![task("ann", "t2", 2, false), task("ann", "t0", 3, false)];
+    store.put_tasks(states, after(10)).await.unwrap();
+    assert_eq!(
+        task_pages(store, all_tasks(3)).await,
+        [["t2", "t5", "t4"], ["t3", "t1", "t0"]]
+    );
+    let with = |ended, limit| TaskQuery {
+        ended: Some(ended),
+        ..all_tasks(limit)
+    };
+    assert_eq!(
+        task_pages(store, with(true, 2)).await,
+        [&["t5", "t3"][..], &["t1"]]
+    );
+    assert_eq!(
+        task_pages(store, with(false, 2)).await,
+        [&["t2", "t4"][..], &["t0"]]
+    );
+    // It ends, and between two pages another changes.
+    let first = store.tasks("ann".into(), all_tasks(2)).await.unwrap();
+    let states = vec![task("ann", "t5", 9, true), task("ann", "t4", 9, true)];
+    store.put_tasks(states, after(20)).await.unwrap();
+    let rest = TaskQuery {
+        before: first.next,
+        ..all_tasks(9)
+    };
+    assert_eq!(task_pages(store, rest).await, [["t3", "t1", "t0"]]);
+    assert_eq!(task_pages(store, with(false, 9)).await, [["t2", "t0"]]);
+    assert_eq!(
+        task_pages(store, with(true, 9)).await,
+        [["t5", "t4", "t3", "t1"]]
+    );
+    let none = store.tasks("ann".into(), all_tasks(0)).await.unwrap();
+    assert_eq!(none, Page::empty());
+}
+
+/// Many that wait are told together, and all have the same `rev`.
+pub(super) async fn tasks_of_one_moment_are_each_on_a_page(store: &dyn Store) {
+    // By their bytes, in which capitals come first and `ü` after all others.
+    let mut ids: Vec<_> = (0..210).map(|n| format!("t{n}")).collect();
+    ids.extend(["", "T", "a", "b c", "t1.x", "z", "ü", "Ü"].map(str::to_owned));
+    let states = ids.iter().map(|id| task("ann", id, 1, id.len() % 2 == 0));
+    store.put_tasks(states.collect(), now()).await.unwrap();
+    ids.sort_unstable();
+    ids.reverse();
+    for limit in [7, 100, 500] {
+        assert_eq!(task_pages(store, all_tasks(limit)).await.concat(), ids);
+        for ended in [true, false] {
+            let query = TaskQuery {
+                ended: Some(ended),
+                ..all_tasks(limit)
+            };
+            let found = task_pages(store, query).await.concat();
+            let wants = ids.iter().filter(|id| (id.len() % 2 == 0) == ended);
+            assert!(found.iter().eq(wants), "{ended}: {found:?}");
+        }
+    }
+}
+
+pub(super) async fn what_is_read_at_once_is_bounded_in_bytes(store: &dyn Store) {
+    let ann = StreamName::user("ann");
+    let sizes = [5, 50, 5, 5, 5, 5, 80];
+    let events = sizes.map(|size| event(&ann, &"x".repeat(size)));
+    store.append(events.to_vec(), now()).await.unwrap();
+    for (n, size) in (0..).zip(sizes) {
+        let state = TaskRecord {
+            state: "x".repeat(size).into(),
+            ..task("ann", &n.to_string(), 1, false)
+        };
+        let at = now() + SignedDuration::from_secs(n);
+        store.put_tasks(vec![state], at).await.unwrap();
+    }
+    let inbox = async |before, max_bytes| {
+        let query = InboxQuery {
+            before,
+            max_bytes,
+            ..every(9)
+        };
+        let page = store.inbox("ann".into(), query).await.unwrap();
+        (page.items.len(), page.next)
+    };
+    assert_eq!(inbox(None, 15).await, (1, Some(7)));
+    assert_eq!(inbox(Some(7), 15).await, (3, Some(4)));
+    assert_eq!(inbox(Some(4), 15).await, (1, Some(3)));
+    assert_eq!(inbox(Some(3), 15).await, (1, Some(2)));
+    assert_eq!(inbox(Some(2), 0).await, (1, None));
+    assert_eq!(inbox(None, 160).await, (7, None));
+    let few = TaskQuery {
+        max_bytes: 15,
+        ..all_tasks(9)
+    };
+    assert_eq!(
+        task_pages(store, few).await,
+        [&["6"][..], &["5", "4", "3"], &["2"], &["1"], &["0"]]
+    );
+    let read = async |after, up_to, max_bytes| -> Vec<u64> {
+        let entries = store.read(ann.clone(), after, up_to, max_bytes).await;
+        entries.unwrap().iter().map(|entry| entry.seq).collect()
+    };
+    assert_eq!(read(0, 9, 15).await, [1]);
+    assert_eq!(read(2, 9, 15).await, [3, 4, 5]);
+    assert_eq!(read(2, 4, 15).await, [3, 4]);
+    assert_eq!(read(6, 9, 15).await, [7]);
+    assert_eq!(read(0, 9, 155).await, [1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(read(0, 9, 154).await, [1, 2, 3, 4, 5, 6]);
 }
 
 pub(super) async fn a_document_is_changed_by_who_knows_its_version(store: &dyn Store) {

@@ -2,6 +2,7 @@
 //! and how far groups of jobs are. One interface, and for each kind of store one implementation that passes the same tests.
 
 mod group;
+mod page;
 mod stream;
 
 #[cfg(test)]
@@ -23,6 +24,7 @@ use uuid::Uuid;
 pub use self::group::{
     GroupCount, GroupJob, GroupPart, GroupRecord, JobEnd, MAX_RESULT_BYTES, MAX_RESULTS_BYTES,
 };
+pub use self::page::{PAGE_BYTES, Page};
 pub use self::redis::{Connected, Connections, Redis};
 pub use self::sqlite::{Sqlite, backup, check, vacuum};
 pub use self::stream::{Epoch, EpochError, Head, Position, StreamName, StreamNameError};
@@ -90,6 +92,8 @@ pub struct InboxQuery {
     pub archived: bool,
     /// How many at most.
     pub limit: u32,
+    /// How many bytes of bodies at most; one event in any case.
+    pub max_bytes: usize,
 }
 
 /// What a user says of events in his inbox.
@@ -120,7 +124,8 @@ pub struct TaskRecord {
     pub user_id: String,
     /// The task.
     pub task_id: String,
-    /// Grows with each state; an older state never replaces a newer one.
+    /// Grows with each state of the task; an older one never replaces a newer one. Of two tasks it says
+    /// nothing: all that wait have the same.
     pub rev: u64,
     /// It has ended.
     pub is_final: bool,
@@ -128,15 +133,27 @@ pub struct TaskRecord {
     pub state: Bytes,
 }
 
+/// Where a task is among a user's: those whose state was kept last come first, and of one moment those
+/// whose id is greater.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskPlace {
+    /// When its state was kept, in milliseconds since 1970.
+    pub stored_at: i64,
+    /// The task. Ids are compared byte by byte.
+    pub task_id: String,
+}
+
 /// Which tasks of a user, those that changed last first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskQuery {
     /// Only those that have ended, or only those that have not.
     pub ended: Option<bool>,
-    /// Only those whose newest state is older than this `rev`.
-    pub before: Option<u64>,
+    /// Only those that come after this place.
+    pub before: Option<TaskPlace>,
     /// How many at most.
     pub limit: u32,
+    /// How many bytes of states at most; one task in any case.
+    pub max_bytes: usize,
 }
 
 /// A small piece of state under a name: a user's preferences, the open alerts.
@@ -275,15 +292,22 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Where streams stand, in the order of the question.
     fn heads(&self, streams: Vec<StreamName>) -> Answer<'_, Vec<Head>>;
 
-    /// The events above `after`, up to and with `up_to`, as far as they are kept.
-    fn read(&self, stream: StreamName, after: u64, up_to: u64) -> Answer<'_, Vec<Entry>>;
+    /// The events above `after`, up to and with `up_to`, as far as they are kept; of those as many as
+    /// have `max_bytes` together, but one in any case.
+    fn read(
+        &self,
+        stream: StreamName,
+        after: u64,
+        up_to: u64,
+        max_bytes: usize,
+    ) -> Answer<'_, Vec<Entry>>;
 
     /// Notes that of these users' streams everything up to a position has arrived. A cursor never
     /// goes back.
     fn move_cursors(&self, cursors: Vec<(StreamName, Position)>) -> Answer<'_, ()>;
 
     /// A part of a user's inbox, the newest first.
-    fn inbox(&self, user_id: String, query: InboxQuery) -> Answer<'_, Vec<InboxEntry>>;
+    fn inbox(&self, user_id: String, query: InboxQuery) -> Answer<'_, Page<InboxEntry, u64>>;
 
     /// Marks events of a user's inbox; how many are not read then.
     fn mark(&self, user_id: String, marked: Marked, mark: Mark) -> Answer<'_, u64>;
@@ -295,7 +319,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     fn task(&self, user_id: String, task_id: String) -> Answer<'_, Option<TaskRecord>>;
 
     /// Tasks of a user.
-    fn tasks(&self, user_id: String, query: TaskQuery) -> Answer<'_, Vec<TaskRecord>>;
+    fn tasks(&self, user_id: String, query: TaskQuery) -> Answer<'_, Page<TaskRecord, TaskPlace>>;
 
     /// Where streams stand, and tasks of a user: what each connection begins with. In one step where
     /// that is cheaper.
@@ -304,7 +328,7 @@ pub trait Store: fmt::Debug + Send + Sync {
         streams: Vec<StreamName>,
         user_id: String,
         query: TaskQuery,
-    ) -> Answer<'_, (Vec<Head>, Vec<TaskRecord>)> {
+    ) -> Answer<'_, (Vec<Head>, Page<TaskRecord, TaskPlace>)> {
         Box::pin(async move {
             let heads = self.heads(streams).await?;
             Ok((heads, self.tasks(user_id, query).await?))
@@ -321,7 +345,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// it was put. A document stays until it is changed: retention is for events.
     fn put_document(&self, name: String, expected: u64, body: Bytes) -> Answer<'_, bool>;
 
-    /// Adds to the log of deliveries.
+    /// Adds to the log of deliveries. A try says when it was: the same again is not added.
     fn log_attempts(&self, attempts: Vec<AttemptRecord>, now: Timestamp) -> Answer<'_, ()>;
 
     /// The tries to deliver an event, the last [`ATTEMPTS_MAX`] of them, in their order.

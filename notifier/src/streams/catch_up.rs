@@ -27,6 +27,9 @@ const AT_ONCE: usize = 16;
 /// How many events of a stream are read together.
 const PART: u64 = 256;
 
+/// The same in bytes: of the largest, [`PART`] of [`AT_ONCE`] streams would be a GiB.
+const PART_BYTES: usize = 4 * 1024 * 1024;
+
 /// Between two looks at all streams.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
@@ -182,15 +185,19 @@ async fn advance(
         return Ok(reset(gateway, streams, name, after, head));
     }
     let up_to = head.last.min(after.seq + PART);
-    let entries = within(streams.store.read(name.clone(), after.seq, up_to)).await?;
+    let reading = streams
+        .store
+        .read(name.clone(), after.seq, up_to, PART_BYTES);
+    let entries = within(reading).await?;
+    let read = entries.last().map_or(after.seq, |last| last.seq);
     // Trimmed between the two questions.
-    if entries.len() as u64 != up_to - after.seq {
+    if entries.len() as u64 != read - after.seq || (entries.is_empty() && up_to > after.seq) {
         return Ok(Settled::Behind(after));
     }
     counter!(metric::CAUGHT_UP).increment(entries.len() as u64);
     let position = Position {
         epoch: head.epoch,
-        seq: up_to,
+        seq: read,
     };
     if Place::of(&name.audience()).is_some() {
         let told = entries

@@ -14,10 +14,33 @@ use crate::protocol::Frame;
 use crate::store::{Head, Position, StoreError, StreamName, TaskQuery};
 
 /// A client that missed more asks for it by HTTP, page by page.
-pub(crate) const MAX_REPLAYED: u64 = 1000;
+const MAX_REPLAYED: u64 = 1000;
+
+/// The same in bytes: 1,000 events of 4 KiB. A replay waits beside `websocket.queue_size`, and of the
+/// largest events 1,000 would be 250 MiB for one client.
+const MAX_REPLAYED_BYTES: usize = 4 * 1024 * 1024;
 
 /// How many tasks a client is shown at once.
 const MAX_TASKS: u32 = 50;
+
+/// The same in bytes: 50 states of 5 KiB, a quarter of what waits for a client by default. Many clients
+/// come at once when an instance ends.
+const MAX_TASKS_BYTES: usize = 256 * 1024;
+
+/// How much may still be replayed to a client.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Left {
+    events: u64,
+    bytes: usize,
+}
+
+impl Left {
+    /// Of a client that was replayed nothing yet.
+    pub(crate) const ALL: Self = Self {
+        events: MAX_REPLAYED,
+        bytes: MAX_REPLAYED_BYTES,
+    };
+}
 
 /// A client in one stream.
 #[derive(Debug)]
@@ -91,6 +114,7 @@ pub(crate) async fn open(
         ended: None,
         before: None,
         limit: MAX_TASKS,
+        max_bytes: MAX_TASKS_BYTES,
     };
     let opening = streams.store.open(names, user.to_owned(), query);
     let (heads, tasks) = within(opening).await?;
@@ -105,7 +129,7 @@ pub(crate) async fn open(
     Ok(Opened {
         streams: vec![own, all],
         unread: own_head.unread,
-        tasks: tasks.into_iter().map(|task| task.state).collect(),
+        tasks: tasks.items.into_iter().map(|task| task.state).collect(),
     })
 }
 
@@ -131,14 +155,15 @@ async fn join_at(
     head: Head,
 ) -> Result<Joined, StoreError> {
     let from = followed.unwrap_or_else(|| begin(gateway, streams, &name, &head));
+    let mut left = Left::ALL;
     let (since, missed) = match since {
         Since::Told(since) => {
-            let missed = replay(streams, &name, since, from, &head, MAX_REPLAYED).await?;
+            let missed = replay(streams, &name, since, from, &head, &mut left).await?;
             (since, missed)
         }
         Since::LastLeft => {
             let since = last_left(streams, &name, &head);
-            let missed = read(streams, &name, since, from, &head, MAX_REPLAYED).await?;
+            let missed = read(streams, &name, since, from, &head, &mut left).await?;
             (since, missed)
         }
         Since::Unknown => return Ok(Joined::at(name, from)),
@@ -187,16 +212,16 @@ fn begin(gateway: &Gateway, streams: &Streams, name: &StreamName, head: &Head) -
 }
 
 /// What a client missed that says it was at `since`, up to and with `up_to`; `None` if not all of
-/// it is there, or if it is more than `most` events.
+/// it is there, or if it is more than is left, of which it is taken.
 pub(crate) async fn replay(
     streams: &Streams,
     name: &StreamName,
     since: Position,
     up_to: Position,
     head: &Head,
-    most: u64,
+    left: &mut Left,
 ) -> Result<Option<Vec<Frame>>, StoreError> {
-    let missed = read(streams, name, since, up_to, head, most).await?;
+    let missed = read(streams, name, since, up_to, head, left).await?;
     let outcome = if missed.is_some() {
         "recovered"
     } else {
@@ -212,20 +237,27 @@ async fn read(
     since: Position,
     up_to: Position,
     head: &Head,
-    most: u64,
+    left: &mut Left,
 ) -> Result<Option<Vec<Frame>>, StoreError> {
     let is_known = head.has_all_since(since) && up_to.epoch == since.epoch;
     let count = up_to.seq.saturating_sub(since.seq);
-    if !is_known || count > most {
+    if !is_known || count > left.events {
         return Ok(None);
     }
     let entries = match count {
         0 => Vec::new(),
-        _ => within(streams.store.read(name.clone(), since.seq, up_to.seq)).await?,
+        _ => {
+            let (name, bytes) = (name.clone(), left.bytes);
+            within(streams.store.read(name, since.seq, up_to.seq, bytes)).await?
+        }
     };
-    if entries.len() as u64 != count {
+    let bytes: usize = entries.iter().map(|entry| entry.body.len()).sum();
+    // The store gives one in any case.
+    if entries.len() as u64 != count || bytes > left.bytes {
         return Ok(None);
     }
+    left.events -= count;
+    left.bytes -= bytes;
     counter!(metric::REPLAYED).increment(count);
     // What cannot be read was never shown to anybody either.
     let told = entries

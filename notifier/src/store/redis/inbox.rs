@@ -5,7 +5,8 @@ use jiff::Timestamp;
 
 use super::Redis;
 use super::keys::{INBOX, MARK};
-use crate::store::{InboxEntry, InboxQuery, Mark, Marked, StoreError, StreamName};
+use crate::store::page::Filling;
+use crate::store::{InboxEntry, InboxQuery, Mark, Marked, Page, StoreError, StreamName};
 
 impl Redis {
     /// A part of a user's inbox.
@@ -13,9 +14,9 @@ impl Redis {
         &self,
         user_id: &str,
         query: &InboxQuery,
-    ) -> Result<Vec<InboxEntry>, StoreError> {
+    ) -> Result<Page<InboxEntry, u64>, StoreError> {
         if query.limit == 0 {
-            return Ok(Vec::new());
+            return Ok(Page::empty());
         }
         let wanted = match (query.archived, query.unread_only) {
             (true, _) => "archived",
@@ -24,17 +25,22 @@ impl Redis {
         };
         let top = query.before.map_or(u64::MAX, |seq| seq.saturating_sub(1));
         let mut call = INBOX.call(&self.slot(&StreamName::user(user_id)));
-        call.arg(top).arg(wanted).arg(query.limit);
+        call.arg(top).arg(wanted);
+        call.arg(query.limit).arg(query.max_bytes);
         let found: Vec<(u64, i64, bool, bool, Bytes)> = self.ask(call).await?;
-        let entries = found.into_iter();
-        let entries = entries.map(|(seq, stored_at, is_read, is_archived, body)| InboxEntry {
-            seq,
-            stored_at: Timestamp::from_millisecond(stored_at).unwrap_or_default(),
-            is_read,
-            is_archived,
-            body,
-        });
-        Ok(entries.collect())
+        let mut filling = Filling::new(query.limit, query.max_bytes);
+        for (seq, stored_at, is_read, is_archived, body) in found {
+            let bytes = body.len();
+            let entry = InboxEntry {
+                seq,
+                stored_at: Timestamp::from_millisecond(stored_at).unwrap_or_default(),
+                is_read,
+                is_archived,
+                body,
+            };
+            filling.add(seq, entry, bytes);
+        }
+        Ok(filling.page())
     }
 
     /// Marks events; how many are not read then.

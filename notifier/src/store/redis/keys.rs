@@ -152,16 +152,17 @@ macro_rules! routines {
 routines! {
     APPEND: "append.lua" ["meta" "events" "ids" "read" "archived"]
     HEAD: "head.lua" ["meta" "events" "ids" "read" "archived"]
+    READ: "read.lua" ["events"]
     MOVE_CURSOR: "move_cursor.lua" ["meta"]
     INBOX: "inbox.lua" ["meta" "events" "read" "archived"]
     MARK: "mark.lua" ["meta" "ids" "read" "archived"]
-    PUT_TASKS: "put_tasks.lua" ["tasks" "ranks" "ages"]
+    PUT_TASKS: "put_tasks.lua" ["tasks" "ages" "open"]
     COUNT_JOBS: "count_jobs.lua" ["groups" "jobs" "group_ages"]
     GROUP: "group.lua" ["groups" "jobs"]
     PUT_DOCUMENT: "put_document.lua" ["document"]
     LOG_ATTEMPT: "log_attempt.lua" ["attempts"]
-    TASKS: "tasks.lua" ["tasks" "ranks"]
-    SWEEP: "sweep.lua" ["meta" "events" "ids" "read" "archived" "tasks" "ranks" "ages" "groups" "jobs" "group_ages"]
+    TASKS: "tasks.lua" ["tasks" "ages" "open" "ranks"]
+    SWEEP: "sweep.lua" ["meta" "events" "ids" "read" "archived" "tasks" "ranks" "ages" "groups" "jobs" "group_ages" "open"]
 }
 
 #[cfg(test)]

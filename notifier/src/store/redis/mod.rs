@@ -16,8 +16,9 @@
 //! | `…:read` | sorted set | numbers of read events that are above |
 //! | `…:archived` | sorted set | numbers of archived events that are above |
 //! | `…:tasks` | hash | task id → rank and state |
-//! | `…:ranks` | sorted set | rank and task id |
 //! | `…:ages` | sorted set | task ids, by when the state was stored |
+//! | `…:open` | sorted set | the same, of tasks that have not ended |
+//! | `…:ranks` | sorted set | of an earlier version: rank and task id, until the board is looked at |
 //! | `…:groups` | hash | group id → size, how many succeeded, failed, were cancelled, rev, bytes of results |
 //! | `…:jobs` | hash | index in 5 digits and group id → rev, end, task id, result |
 //! | `…:group_ages` | sorted set | group ids, by when the last of their jobs was counted |
@@ -42,7 +43,6 @@ mod link;
 mod tasks;
 mod upkeep;
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -51,12 +51,12 @@ use redis::{Cmd, FromRedisValue, Pipeline};
 use uuid::Uuid;
 
 pub use self::connections::{Connected, Connections};
-use self::keys::{HEAD, MOVE_CURSOR, Slot};
+use self::keys::{HEAD, MOVE_CURSOR, READ, Slot};
 use self::link::Link;
 use super::{
     Answer, AttemptRecord, Document, Entry, Epoch, GroupRecord, Head, InboxEntry, InboxQuery, Kept,
-    Mark, Marked, NewEvent, Position, Retention, Store, StoreError, StreamName, Swept, TaskQuery,
-    TaskRecord,
+    Mark, Marked, NewEvent, Page, Position, Retention, Store, StoreError, StreamName, Swept,
+    TaskPlace, TaskQuery, TaskRecord,
 };
 
 /// Events, read marks and tasks in Redis.
@@ -141,15 +141,13 @@ impl Redis {
         stream: &StreamName,
         after: u64,
         up_to: u64,
+        max_bytes: usize,
     ) -> Result<Vec<Entry>, StoreError> {
-        let mut range = redis::cmd("XRANGE");
-        range.arg(self.slot(stream).key("events"));
-        range.arg(format!("{}-0", after.saturating_add(1)));
-        range.arg(format!("{up_to}-0"));
-        let found: Vec<(String, HashMap<String, Bytes>)> = self.ask(range).await?;
-        let entries = found.into_iter().filter_map(|(id, mut fields)| {
+        let mut call = READ.call(&self.slot(stream));
+        call.arg(after.saturating_add(1)).arg(up_to).arg(max_bytes);
+        let found: Vec<(String, Bytes)> = self.ask(call).await?;
+        let entries = found.into_iter().filter_map(|(id, body)| {
             let seq = id.strip_suffix("-0")?.parse().ok()?;
-            let body = fields.remove("body")?;
             Some(Entry { seq, body })
         });
         Ok(entries.collect())
@@ -175,15 +173,21 @@ impl Store for Redis {
         Box::pin(async move { self.heads(&streams).await })
     }
 
-    fn read(&self, stream: StreamName, after: u64, up_to: u64) -> Answer<'_, Vec<Entry>> {
-        Box::pin(async move { self.read(&stream, after, up_to).await })
+    fn read(
+        &self,
+        stream: StreamName,
+        after: u64,
+        up_to: u64,
+        max_bytes: usize,
+    ) -> Answer<'_, Vec<Entry>> {
+        Box::pin(async move { self.read(&stream, after, up_to, max_bytes).await })
     }
 
     fn move_cursors(&self, cursors: Vec<(StreamName, Position)>) -> Answer<'_, ()> {
         Box::pin(async move { self.move_cursors(&cursors).await })
     }
 
-    fn inbox(&self, user_id: String, query: InboxQuery) -> Answer<'_, Vec<InboxEntry>> {
+    fn inbox(&self, user_id: String, query: InboxQuery) -> Answer<'_, Page<InboxEntry, u64>> {
         Box::pin(async move { self.inbox(&user_id, &query).await })
     }
 
@@ -199,7 +203,7 @@ impl Store for Redis {
         Box::pin(async move { self.task(user_id, task_id).await })
     }
 
-    fn tasks(&self, user_id: String, query: TaskQuery) -> Answer<'_, Vec<TaskRecord>> {
+    fn tasks(&self, user_id: String, query: TaskQuery) -> Answer<'_, Page<TaskRecord, TaskPlace>> {
         Box::pin(async move { self.tasks(&user_id, &query).await })
     }
 

@@ -2,7 +2,7 @@
 -- ARGV: what was stored before this time in milliseconds, how many of each at most, for how many
 -- milliseconds a stream is known without events.
 -- Returns how many events, tasks and groups went, whether there may be more groups, and when the oldest was stored that remains.
-local meta, events, ids, read, archived, tasks, ranks, ages, groups, jobs, group_ages = unpack(KEYS)
+local meta, events, ids, read, archived, tasks, ranks, ages, groups, jobs, group_ages, open = unpack(KEYS)
 local oldest, most = tonumber(ARGV[1]), tonumber(ARGV[2])
 local rest = false
 
@@ -34,6 +34,7 @@ for _, id in ipairs(old) do
   local task = redis.call('HGET', tasks, id)
   if task then
     redis.call('ZREM', ranks, string.sub(task, 1, 21) .. id)
+    redis.call('ZREM', open, id)
     redis.call('HDEL', tasks, id)
   end
   redis.call('ZREM', ages, id)

@@ -8,7 +8,8 @@ use redis::Pipeline;
 
 use super::keys::{PUT_TASKS, Slot, TASKS};
 use super::{Redis, upkeep};
-use crate::store::{StoreError, StreamName, TaskQuery, TaskRecord};
+use crate::store::page::Filling;
+use crate::store::{Page, StoreError, StreamName, TaskPlace, TaskQuery, TaskRecord};
 
 /// How many bytes of a kept task its rank has.
 const RANK: usize = 21;
@@ -70,20 +71,33 @@ impl Redis {
         &self,
         user_id: &str,
         query: &TaskQuery,
-    ) -> Result<Vec<TaskRecord>, StoreError> {
+    ) -> Result<Page<TaskRecord, TaskPlace>, StoreError> {
         if query.limit == 0 {
-            return Ok(Vec::new());
+            return Ok(Page::empty());
         }
-        let before = query.before.map(|rev| format!("{rev:020}"));
+        let before = query.before.as_ref();
+        let (time, id) = before.map_or_else(Default::default, |before| {
+            (before.stored_at.to_string(), &*before.task_id)
+        });
         let ended = query.ended.map(|ended| u8::from(ended).to_string());
         let mut call = TASKS.call(&self.slot(&StreamName::user(user_id)));
-        call.arg(before.unwrap_or_default());
+        call.arg(time).arg(id);
         call.arg(ended.unwrap_or_default());
-        call.arg(query.limit);
-        let found: Vec<(String, Option<Bytes>)> = self.ask(call).await?;
-        let records = found.into_iter();
-        let records = records.filter_map(|(task_id, kept)| record(user_id, task_id, kept?));
-        Ok(records.collect())
+        call.arg(query.limit).arg(query.max_bytes);
+        let found: Vec<(String, i64, Bytes)> = self.ask(call).await?;
+        let mut filling = Filling::new(query.limit, query.max_bytes);
+        for (task_id, stored_at, kept) in found {
+            let place = TaskPlace {
+                stored_at,
+                task_id: task_id.clone(),
+            };
+            let Some(task) = record(user_id, task_id, kept) else {
+                continue;
+            };
+            let bytes = task.state.len();
+            filling.add(place, task, bytes);
+        }
+        Ok(filling.page())
     }
 }
 

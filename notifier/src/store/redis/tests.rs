@@ -171,7 +171,7 @@ async fn what_is_left_of_a_stream_that_was_evicted_is_not_in_the_way() {
     let kept = keep(&store, 1).await.unwrap();
     assert_eq!(kept[0].position.seq, 1);
     assert_ne!(kept[0].position.epoch, before.epoch);
-    assert_eq!(store.read(&ann(), 0, 9).await.unwrap().len(), 1);
+    assert_eq!(store.read(&ann(), 0, 9, usize::MAX).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -190,6 +190,53 @@ async fn several_notifiers_give_each_number_once() {
     seqs.extend(more);
     seqs.sort_unstable();
     assert_eq!(seqs, (1..=80).collect::<Vec<_>>());
+}
+
+/// As they were before the board was in the order of what was kept when.
+#[tokio::test]
+async fn keys_of_an_earlier_version_go_on() {
+    let server = Server::start(&[]).await;
+    let store = server.store();
+    let slot = store.slot(&ann());
+    let (tasks, ranks, ages) = (slot.key("tasks"), slot.key("ranks"), slot.key("ages"));
+    for (at, id, rank) in [
+        (1, "ended", "000017952341338734821"),
+        (2, "waits", "000000000000000000010"),
+        (3, "runs", "000017952341338734820"),
+    ] {
+        for command in [
+            format!("HSET {tasks} {id} {rank}{{}}"),
+            format!("ZADD {ranks} 0 {rank}{id}"),
+            format!("ZADD {ages} {at} {id}"),
+        ] {
+            server.ask::<()>(&command).await.unwrap();
+        }
+    }
+    let found = async |ended| -> Vec<String> {
+        let query = TaskQuery {
+            ended,
+            before: None,
+            limit: 9,
+            max_bytes: 1000,
+        };
+        let page = store.tasks("ann", &query).await.unwrap();
+        page.items.into_iter().map(|task| task.task_id).collect()
+    };
+    // It ends before anybody has looked at the board.
+    let ends = TaskRecord {
+        user_id: "ann".into(),
+        task_id: "runs".into(),
+        rev: u64::MAX,
+        is_final: true,
+        state: "{}".into(),
+    };
+    let later = Timestamp::from_millisecond(4).unwrap();
+    store.put_tasks(&[ends], later).await.unwrap();
+    assert_eq!(found(None).await, ["runs", "waits", "ended"]);
+    assert_eq!(found(Some(false)).await, ["waits"]);
+    assert_eq!(found(Some(true)).await, ["runs", "ended"]);
+    let left: bool = server.ask(&format!("EXISTS {ranks}")).await.unwrap();
+    assert!(!left, "nobody asks for them again");
 }
 
 #[tokio::test]

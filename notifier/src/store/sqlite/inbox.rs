@@ -5,7 +5,8 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 use super::number;
 use super::rows::Index;
-use crate::store::{InboxEntry, InboxQuery, Mark, Marked, StreamName};
+use crate::store::page::Filling;
+use crate::store::{InboxEntry, InboxQuery, Mark, Marked, Page, StreamName};
 
 const READ: i64 = 1;
 const ARCHIVED: i64 = 2;
@@ -15,7 +16,8 @@ pub(super) fn page(
     connection: &mut Connection,
     user_id: &str,
     query: &InboxQuery,
-) -> rusqlite::Result<Vec<InboxEntry>> {
+) -> rusqlite::Result<Page<InboxEntry, u64>> {
+    let mut filling = Filling::new(query.limit, query.max_bytes);
     let states = match (query.archived, query.unread_only) {
         (true, _) => ARCHIVED..=ARCHIVED,
         (false, true) => 0..=0,
@@ -23,25 +25,26 @@ pub(super) fn page(
     };
     let look = connection.transaction()?;
     let Some(index) = Index::find(&look, &StreamName::user(user_id))? else {
-        return Ok(Vec::new());
+        return Ok(filling.page());
     };
     let select = "SELECT seq, stored_at, state, body FROM event \
                   WHERE id = ?1 AND state BETWEEN ?2 AND ?3";
     let mut statement = look.prepare_cached(select)?;
-    let mut page = Vec::new();
     let newest = query
         .before
         .map_or(u64::MAX, |before| before.saturating_sub(1));
     for rows in index.blocks(&look, 1..=newest).rev() {
         for row in rows?.into_iter().rev() {
-            if page.len() as u64 == u64::from(query.limit) {
-                return Ok(page);
-            }
             let found = statement.query_row(params![row, states.start(), states.end()], entry);
-            page.extend(found.optional()?);
+            if let Some(entry) = found.optional()? {
+                let (seq, bytes) = (entry.seq, entry.body.len());
+                if !filling.add(seq, entry, bytes) {
+                    return Ok(filling.page());
+                }
+            }
         }
     }
-    Ok(page)
+    Ok(filling.page())
 }
 
 fn entry(row: &Row<'_>) -> rusqlite::Result<InboxEntry> {

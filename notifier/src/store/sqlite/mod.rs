@@ -24,8 +24,8 @@ use self::rows::Index;
 pub use self::upkeep::{backup, check, vacuum};
 use super::{
     Answer, AttemptRecord, Document, Entry, Epoch, GroupRecord, Head, InboxEntry, InboxQuery, Kept,
-    Mark, Marked, NewEvent, Position, Retention, Store, StoreError, StreamName, Swept, TaskQuery,
-    TaskRecord,
+    Mark, Marked, NewEvent, Page, Position, Retention, Store, StoreError, StreamName, Swept,
+    TaskPlace, TaskQuery, TaskRecord,
 };
 
 /// Events, read marks and tasks in an SQLite file.
@@ -108,8 +108,15 @@ impl Store for Sqlite {
         Box::pin(self.reads.run(work))
     }
 
-    fn read(&self, stream: StreamName, after: u64, up_to: u64) -> Answer<'_, Vec<Entry>> {
-        let work = move |connection: &mut Connection| read(connection, &stream, after, up_to);
+    fn read(
+        &self,
+        stream: StreamName,
+        after: u64,
+        up_to: u64,
+        max_bytes: usize,
+    ) -> Answer<'_, Vec<Entry>> {
+        let work =
+            move |connection: &mut Connection| read(connection, &stream, after, up_to, max_bytes);
         Box::pin(self.reads.run(work))
     }
 
@@ -128,7 +135,7 @@ impl Store for Sqlite {
         Box::pin(self.writes.run(work))
     }
 
-    fn inbox(&self, user_id: String, query: InboxQuery) -> Answer<'_, Vec<InboxEntry>> {
+    fn inbox(&self, user_id: String, query: InboxQuery) -> Answer<'_, Page<InboxEntry, u64>> {
         let work = move |connection: &mut Connection| inbox::page(connection, &user_id, &query);
         Box::pin(self.reads.run(work))
     }
@@ -158,7 +165,7 @@ impl Store for Sqlite {
         Box::pin(self.reads.run(work))
     }
 
-    fn tasks(&self, user_id: String, query: TaskQuery) -> Answer<'_, Vec<TaskRecord>> {
+    fn tasks(&self, user_id: String, query: TaskQuery) -> Answer<'_, Page<TaskRecord, TaskPlace>> {
         let work = move |connection: &mut Connection| tasks::list(connection, &user_id, &query);
         Box::pin(self.reads.run(work))
     }
@@ -168,12 +175,12 @@ impl Store for Sqlite {
         streams: Vec<StreamName>,
         user_id: String,
         query: TaskQuery,
-    ) -> Answer<'_, (Vec<Head>, Vec<TaskRecord>)> {
+    ) -> Answer<'_, (Vec<Head>, Page<TaskRecord, TaskPlace>)> {
         let epoch = self.epoch;
         let has = |name: &StreamName| self.names.may_have(name.as_str());
         if !streams.iter().any(has) && !has(&StreamName::user(&user_id)) {
             let heads = vec![Head::empty(epoch); streams.len()];
-            return Box::pin(async move { Ok((heads, Vec::new())) });
+            return Box::pin(async move { Ok((heads, Page::empty())) });
         }
         let work = move |connection: &mut Connection| {
             let look = connection.transaction()?;
@@ -248,13 +255,14 @@ fn read(
     stream: &StreamName,
     after: u64,
     up_to: u64,
+    max_bytes: usize,
 ) -> rusqlite::Result<Vec<Entry>> {
     let look = connection.transaction()?;
     let Some(index) = Index::find(&look, stream)? else {
         return Ok(Vec::new());
     };
     let mut statement = look.prepare_cached("SELECT seq, body FROM event WHERE id = ?1")?;
-    let mut entries = Vec::new();
+    let (mut entries, mut bytes) = (Vec::new(), 0_usize);
     for rows in index.blocks(&look, after.saturating_add(1)..=up_to) {
         for row in rows? {
             let found = statement.query_row([row], |row| {
@@ -263,7 +271,13 @@ fn read(
                     body: row.get::<_, Vec<u8>>(1)?.into(),
                 })
             });
-            entries.extend(found.optional()?);
+            if let Some(entry) = found.optional()? {
+                bytes = bytes.saturating_add(entry.body.len());
+                if bytes > max_bytes && !entries.is_empty() {
+                    return Ok(entries);
+                }
+                entries.push(entry);
+            }
         }
     }
     Ok(entries)

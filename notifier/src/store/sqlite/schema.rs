@@ -17,6 +17,7 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("format_2.sql"),
     include_str!("format_3.sql"),
     include_str!("format_4.sql"),
+    include_str!("format_5.sql"),
 ];
 
 /// How long one connection waits for another.

@@ -3,7 +3,8 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::number;
-use crate::store::{TaskQuery, TaskRecord};
+use crate::store::page::Filling;
+use crate::store::{Page, TaskPlace, TaskQuery, TaskRecord};
 
 /// Keeps a state, if it is newer than what is there.
 pub(super) fn put(connection: &Connection, task: &TaskRecord, now: i64) -> rusqlite::Result<()> {
@@ -42,18 +43,36 @@ pub(super) fn list(
     connection: &Connection,
     user_id: &str,
     query: &TaskQuery,
-) -> rusqlite::Result<Vec<TaskRecord>> {
-    let select = "SELECT user_id, task_id, rev, is_final, state FROM task \
-                  WHERE user_id = ?1 AND rev < ?2 AND is_final BETWEEN ?3 AND ?4 \
-                  ORDER BY rev DESC LIMIT ?5";
+) -> rusqlite::Result<Page<TaskRecord, TaskPlace>> {
+    let select = "SELECT user_id, task_id, rev, is_final, state, stored_at FROM task \
+                  WHERE user_id = ?1 AND (stored_at, task_id) < (?2, ?3) \
+                  AND is_final BETWEEN ?4 AND ?5 \
+                  ORDER BY stored_at DESC, task_id DESC LIMIT ?6";
     let mut statement = connection.prepare_cached(select)?;
-    let before = query.before.map_or(i64::MAX, number);
+    let before = query.before.as_ref();
+    let (time, id) = before.map_or((i64::MAX, ""), |before| {
+        (before.stored_at, &*before.task_id)
+    });
     let (least, most) = match query.ended {
         None => (false, true),
         Some(ended) => (ended, ended),
     };
-    let rows = statement.query_map(params![user_id, before, least, most, query.limit], record)?;
-    rows.collect()
+    // One more, to know whether there are more.
+    let limit = i64::from(query.limit) + 1;
+    let mut rows = statement.query(params![user_id, time, id, least, most, limit])?;
+    let mut filling = Filling::new(query.limit, query.max_bytes);
+    while let Some(row) = rows.next()? {
+        let task = record(row)?;
+        let place = TaskPlace {
+            stored_at: row.get(5)?,
+            task_id: task.task_id.clone(),
+        };
+        let bytes = task.state.len();
+        if !filling.add(place, task, bytes) {
+            break;
+        }
+    }
+    Ok(filling.page())
 }
 
 fn record(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {

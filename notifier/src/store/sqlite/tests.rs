@@ -93,6 +93,7 @@ async fn who_has_something_is_known_at_once_and_when_the_file_is_opened_again() 
         ended: None,
         before: None,
         limit: 10,
+        max_bytes: 1000,
     };
     let store = Sqlite::open(&path, RETENTION).unwrap();
     let mut batch = events(1);
@@ -104,8 +105,11 @@ async fn who_has_something_is_known_at_once_and_when_the_file_is_opened_again() 
     let mut look = async |store: &Sqlite| {
         for user in ["u0", "other", "waits", "nobody"] {
             let own = StreamName::user(user);
-            let (heads, tasks) = store.open(vec![own], user.into(), query).await.unwrap();
-            has.push((user, heads[0].last, tasks.len()));
+            let (heads, tasks) = store
+                .open(vec![own], user.into(), query.clone())
+                .await
+                .unwrap();
+            has.push((user, heads[0].last, tasks.items.len()));
         }
     };
     look(&store).await;
@@ -170,15 +174,22 @@ fn a_file_that_is_not_ours_is_refused_with_the_way_out() {
     assert!(matches!(error, StoreError::Create { .. }), "{error:?}");
 }
 
-/// As the notifier before left them: of each stream the number of its oldest event and of its newest.
-fn file_of_format_3(path: &Path, streams: &[(i64, i64)]) {
+/// An empty one, as an earlier notifier made it.
+fn file_of_format(path: &Path, format: usize) -> Connection {
     let old = Connection::open(path).unwrap();
-    for step in &schema::STEPS[..3] {
+    for step in &schema::STEPS[..format] {
         old.execute_batch(step).unwrap();
     }
     old.pragma_update(None, "application_id", schema::APPLICATION_ID)
         .unwrap();
-    old.pragma_update(None, "user_version", 3).unwrap();
+    let format = i64::try_from(format).unwrap();
+    old.pragma_update(None, "user_version", format).unwrap();
+    old
+}
+
+/// As an earlier notifier left them: of each stream the number of its oldest event and of its newest.
+fn file_of_format_3(path: &Path, streams: &[(i64, i64)]) {
+    let old = file_of_format(path, 3);
     for (id, (first, last)) in (1..).zip(streams) {
         let row = params![id, format!("user:u{id}"), first, last];
         let insert = "INSERT INTO stream (id, name, first, last, unread) VALUES (?1, ?2, ?3, ?4, ?4 + 1 - ?3)";
@@ -198,7 +209,7 @@ fn file_of_format_3(path: &Path, streams: &[(i64, i64)]) {
 }
 
 #[tokio::test]
-async fn a_file_of_the_format_before_goes_on() {
+async fn events_of_format_3_go_on() {
     let folder = Folder::new();
     let path = folder.file("store.db");
     let streams = [
@@ -228,13 +239,54 @@ async fn a_file_of_the_format_before_goes_on() {
             .append(more.collect(), Timestamp::now())
             .await
             .unwrap();
-        let entries = store.read(name, 0, u64::MAX).await.unwrap();
+        let entries = store.read(name, 0, u64::MAX, usize::MAX).await.unwrap();
         let found = entries.iter().map(|entry| (entry.seq, entry.body.clone()));
         let wants = (first.cast_unsigned()..=(last + 40).cast_unsigned())
             .map(|seq| (seq, Bytes::from(seq.to_string())));
         assert!(found.eq(wants), "{first} to {last}: {entries:?}");
     }
     assert_eq!(check(&path).unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn tasks_of_format_4_are_paged_by_when_they_were_kept() {
+    let folder = Folder::new();
+    let path = folder.file("store.db");
+    let old = file_of_format(&path, 4);
+    for (id, rev, at) in [
+        ("b", 1, 1),
+        ("a", 1_795_234_133_873_482_i64, 1),
+        ("c", 1, 2),
+    ] {
+        let insert = "INSERT INTO task (user_id, task_id, rev, is_final, stored_at, state) \
+                      VALUES ('ann', ?1, ?2, 0, ?3, x'7b7d')";
+        old.execute(insert, params![id, rev, at]).unwrap();
+    }
+    drop(old);
+    let store = Sqlite::open(&path, RETENTION).unwrap();
+    assert_eq!(check(&path).unwrap(), Vec::<String>::new());
+    let (mut found, mut before) = (Vec::new(), None);
+    loop {
+        let query = TaskQuery {
+            ended: None,
+            before,
+            limit: 1,
+            max_bytes: 1000,
+        };
+        let page = store.tasks("ann".into(), query).await.unwrap();
+        found.extend(page.items.into_iter().map(|task| task.task_id));
+        before = page.next;
+        if before.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found, ["c", "b", "a"]);
+    // A board of thousands is not sorted anew for each page.
+    let look = Connection::open(&path).unwrap();
+    let plan = "EXPLAIN QUERY PLAN SELECT task_id FROM task WHERE user_id = 'ann' \
+                AND (stored_at, task_id) < (2, 'c') ORDER BY stored_at DESC, task_id DESC LIMIT 9";
+    let plan: String = look.query_row(plan, [], |row| row.get(3)).unwrap();
+    assert!(plan.contains("INDEX task_by_time (user_id=? AND"), "{plan}");
 }
 
 #[tokio::test]

@@ -52,7 +52,7 @@ async fn streams_are_on_all_primaries_and_each_has_its_events_in_order() {
     assert!(heads.iter().all(|head| head.last == 3 && head.unread == 3));
     let mut places = [0; 3];
     for (user, head) in users.iter().zip(heads) {
-        let found = store.read(user, 0, 9).await.unwrap();
+        let found = store.read(user, 0, 9, usize::MAX).await.unwrap();
         let bodies: Vec<_> = found.iter().map(|entry| entry.body.clone()).collect();
         assert_eq!(
             bodies,

@@ -54,7 +54,7 @@ async fn has_all(store: &Redis, before: Head, sent: &[NewEvent]) {
     let after = head(store).await;
     let last = sent.len() as u64;
     assert_eq!((after.epoch, after.last), (before.epoch, last));
-    let found = store.read(&ann(), 0, last).await.unwrap();
+    let found = store.read(&ann(), 0, last, usize::MAX).await.unwrap();
     assert_eq!(found.len(), sent.len());
     let again = store.append(sent, Timestamp::now()).await.unwrap();
     let seqs: Vec<_> = again.iter().map(|kept| kept.position.seq).collect();

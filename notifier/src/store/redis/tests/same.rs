@@ -150,8 +150,9 @@ impl<R: FnMut(u64) -> u64> Pair<R> {
         let ours: Vec<_> = ours.map(|head| Head { epoch, ..head }).collect();
         assert_eq!(ours, theirs, "{stream}");
         let after = (self.random)(theirs[0].last + 1);
-        let ours = Store::read(&self.redis, stream.clone(), after, after + 5);
-        let theirs = self.sqlite.read(stream, after, after + 5);
+        let bytes = self.index(20);
+        let ours = Store::read(&self.redis, stream.clone(), after, after + 5, bytes);
+        let theirs = self.sqlite.read(stream, after, after + 5, bytes);
         assert_eq!(ours.await.unwrap(), theirs.await.unwrap());
     }
 
@@ -163,20 +164,32 @@ impl<R: FnMut(u64) -> u64> Pair<R> {
             unread_only: (self.random)(2) == 0,
             archived: (self.random)(2) == 0,
             limit: self.limit(),
+            max_bytes: self.index(12),
         };
         let ours = Store::inbox(&self.redis, user.clone(), query).await;
         let theirs = self.sqlite.inbox(user.clone(), query).await;
         assert_eq!(ours.unwrap(), theirs.unwrap(), "{query:?}");
         let query = TaskQuery {
             ended: [None, Some(true), Some(false)][self.index(3)],
-            before: ((self.random)(2) == 0).then(|| (self.random)(50)),
+            before: ((self.random)(2) == 0).then(|| TaskPlace {
+                stored_at: (self.now - SignedDuration::from_mins((self.random)(60).cast_signed()))
+                    .as_millisecond(),
+                task_id: (self.random)(7).to_string(),
+            }),
             limit: self.limit(),
+            max_bytes: self.index(8),
         };
-        // Those of the same `rev` have no order.
-        let revs = |tasks: Vec<TaskRecord>| -> Vec<_> { tasks.iter().map(|t| t.rev).collect() };
-        let ours = Store::tasks(&self.redis, user.clone(), query).await;
-        let theirs = self.sqlite.tasks(user.clone(), query).await;
-        assert_eq!(revs(ours.unwrap()), revs(theirs.unwrap()), "{query:?}");
+        let ours = Store::tasks(&self.redis, user.clone(), query.clone()).await;
+        let theirs = self.sqlite.tasks(user.clone(), query.clone()).await;
+        let (ours, theirs) = (ours.unwrap(), theirs.unwrap());
+        assert_eq!(ours, theirs, "{query:?}");
+        let query = TaskQuery {
+            before: theirs.next,
+            ..query
+        };
+        let ours = Store::tasks(&self.redis, user.clone(), query.clone()).await;
+        let theirs = self.sqlite.tasks(user.clone(), query.clone()).await;
+        assert_eq!(ours.unwrap(), theirs.unwrap(), "{query:?}");
         let group = format!("g{}", (self.random)(5));
         let ours = Store::group(&self.redis, user.clone(), group.clone());
         let theirs = self.sqlite.group(user.clone(), group);
