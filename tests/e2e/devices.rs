@@ -54,11 +54,10 @@ async fn each_of_a_thousand_devices_sees_an_event_once_and_that_it_is_read() {
     devices[count / 2]
         .send(r#"{"type": "read", "up_to": 10}"#)
         .await;
-    let read = json!({"unread": 0, "mark": "read", "up_to": 10});
-    assert_eq!(
-        each_sees(&mut devices, "inbox.updated").await,
-        vec![read; count]
-    );
+    let told = each_sees(&mut devices, "inbox.updated").await;
+    let epoch = &told[0]["epoch"];
+    let read = json!({"unread": 0, "mark": "read", "up_to": 10, "epoch": epoch, "seq": 10});
+    assert_eq!(told, vec![read; count]);
     eprintln!(
         "that one has read them reached all in {:.1?}",
         began.elapsed()

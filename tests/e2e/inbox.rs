@@ -101,9 +101,10 @@ async fn what_is_marked_by_http_is_marked_on_all_devices() {
         let updated = device.next_of("inbox.updated").await;
         assert_eq!(updated["data"]["mark"], "read");
         let updated = device.next_of("inbox.updated").await;
+        let epoch = &updated["data"]["epoch"];
         assert_eq!(
             updated["data"],
-            json!({"unread": 2, "mark": "archived", "up_to": 1})
+            json!({"unread": 2, "mark": "archived", "up_to": 1, "epoch": epoch, "seq": 4})
         );
     }
     for (query, wants) in [

@@ -396,11 +396,12 @@ async fn what_one_device_reads_is_read_on_all() {
     let mut phone = stack.client(&notifier, "ann").await;
     let mut laptop = stack.client(&notifier, "ann").await;
     publish(&rabbit, "stored.user.ann.note", 1..=4).await;
-    let mut ids = Vec::new();
+    let (mut ids, mut epoch) = (Vec::new(), Value::Null);
     for n in 1..=4 {
         let frame = phone.next_of("note").await;
         assert_eq!(frame["unread"], n);
         ids.push(frame["id"].clone());
+        epoch = frame["epoch"].clone();
     }
     let read = json!({"type": "read", "ids": [ids[0], ids[2]], "id": 1});
     phone.send(&read.to_string()).await;
@@ -408,14 +409,14 @@ async fn what_one_device_reads_is_read_on_all() {
         let updated = device.next_of("inbox.updated").await;
         assert_eq!(
             updated["data"],
-            json!({"unread": 2, "mark": "read", "ids": [ids[0], ids[2]]})
+            json!({"unread": 2, "mark": "read", "ids": [ids[0], ids[2]], "epoch": epoch, "seq": 4})
         );
     }
     laptop.send(r#"{"type":"read","up_to":4,"id":"all"}"#).await;
     let updated = phone.next_of("inbox.updated").await;
     assert_eq!(
         updated["data"],
-        json!({"unread": 0, "mark": "read", "up_to": 4})
+        json!({"unread": 0, "mark": "read", "up_to": 4, "epoch": epoch, "seq": 4})
     );
     let answer = laptop.next_of("read").await;
     assert_eq!(answer, json!({"type": "read", "unread": 0, "id": "all"}));

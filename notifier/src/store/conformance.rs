@@ -114,6 +114,13 @@ fn every(limit: u32) -> InboxQuery {
     }
 }
 
+fn nothing() -> Unread {
+    Unread {
+        count: 0,
+        counted_at: None,
+    }
+}
+
 async fn inbox(store: &dyn Store, query: InboxQuery) -> Vec<u64> {
     let page = store.inbox("ann".into(), query).await.unwrap();
     page.items.iter().map(|entry| entry.seq).collect()
@@ -226,7 +233,7 @@ pub(super) async fn a_long_stream_loses_its_oldest(store: &dyn Store) {
     assert!(head.has_all_since(at(30)) && !head.has_all_since(at(29)));
     // What was read and went does not count twice.
     let unread = store.mark("ann".into(), Marked::UpTo(80), Mark::Read);
-    assert_eq!(unread.await.unwrap(), 50);
+    assert_eq!(unread.await.unwrap().count, 50);
     fill(store, &ann, 60).await;
     let head = store.heads(vec![ann]).await.unwrap()[0];
     assert_eq!((head.first, head.unread), (91, 100));
@@ -287,51 +294,70 @@ pub(super) async fn a_cursor_never_goes_back(store: &dyn Store) {
 pub(super) async fn reading_counts_once(store: &dyn Store) {
     let ids = fill(store, &StreamName::user("ann"), 5).await;
     let mark = |ids: Vec<Uuid>| store.mark("ann".into(), Marked::Ids(ids), Mark::Read);
-    assert_eq!(mark(vec![ids[1], ids[1], Uuid::now_v7()]).await.unwrap(), 4);
-    assert_eq!(mark(vec![ids[1], ids[4]]).await.unwrap(), 3);
+    assert_eq!(
+        mark(vec![ids[1], ids[1], Uuid::now_v7()])
+            .await
+            .unwrap()
+            .count,
+        4
+    );
+    assert_eq!(mark(vec![ids[1], ids[4]]).await.unwrap().count, 3);
     let up_to = store.mark("ann".into(), Marked::UpTo(2), Mark::Read);
-    assert_eq!(up_to.await.unwrap(), 2);
+    assert_eq!(up_to.await.unwrap().count, 2);
     let again = store.mark("ann".into(), Marked::UpTo(1), Mark::Read);
-    assert_eq!(again.await.unwrap(), 2);
+    assert_eq!(again.await.unwrap().count, 2);
     let unread = InboxQuery {
         unread_only: true,
         ..every(10)
     };
     assert_eq!(inbox(store, unread).await, [4, 3]);
     assert_eq!(inbox(store, every(10)).await, [5, 4, 3, 2, 1]);
-    assert_eq!(mark(ids).await.unwrap(), 0);
+    assert_eq!(mark(ids).await.unwrap().count, 0);
     let nobody = store.mark("nobody".into(), Marked::UpTo(9), Mark::Read);
-    assert_eq!(nobody.await.unwrap(), 0);
+    assert_eq!(nobody.await.unwrap(), nothing());
 }
 
 pub(super) async fn who_looks_before_the_first_event_reads_it_like_others(store: &dyn Store) {
     let ann = StreamName::user("ann");
     let before = store.heads(vec![ann.clone()]).await.unwrap();
+    let unread = store.mark("ann".into(), Marked::UpTo(9), Mark::Read);
+    assert_eq!(unread.await.unwrap(), nothing());
     let ids = fill(store, &ann, 2).await;
     let after = store.heads(vec![ann.clone()]).await.unwrap();
     assert_eq!(after[0].epoch, before[0].epoch);
     assert_eq!((after[0].first, after[0].last, after[0].unread), (1, 2, 2));
     let read = store.mark("ann".into(), Marked::Ids(vec![ids[1]]), Mark::Read);
-    assert_eq!(read.await.unwrap(), 1);
+    assert_eq!(read.await.unwrap().count, 1);
     assert_eq!(inbox(store, every(10)).await, [2, 1]);
 }
 
 pub(super) async fn reading_up_to_here_leaves_what_comes_later(store: &dyn Store) {
     let ann = StreamName::user("ann");
     fill(store, &ann, 2).await;
+    let epoch = head(store, &ann).await.epoch;
+    let of = |count, seq| Unread {
+        count,
+        counted_at: Some(Position { epoch, seq }),
+    };
     let unread = store.mark("ann".into(), Marked::UpTo(u64::MAX), Mark::Read);
-    assert_eq!(unread.await.unwrap(), 0);
+    assert_eq!(unread.await.unwrap(), of(0, 2));
     let kept = store.append(vec![event(&ann, "3")], now()).await.unwrap();
     assert_eq!(kept[0].unread, Some(1));
+    let unread = store.mark("ann".into(), Marked::UpTo(1), Mark::Read);
+    assert_eq!(
+        unread.await.unwrap(),
+        of(1, 3),
+        "also of what is not marked"
+    );
     let unread = store.mark("ann".into(), Marked::UpTo(3), Mark::Read);
-    assert_eq!(unread.await.unwrap(), 0);
+    assert_eq!(unread.await.unwrap(), of(0, 3));
 }
 
 pub(super) async fn what_is_put_away_is_found_among_the_archived(store: &dyn Store) {
     let ids = fill(store, &StreamName::user("ann"), 4).await;
     let marked = Marked::Ids(vec![ids[0], ids[2]]);
     let unread = store.mark("ann".into(), marked.clone(), Mark::Archived);
-    assert_eq!(unread.await.unwrap(), 2);
+    assert_eq!(unread.await.unwrap().count, 2);
     assert_eq!(inbox(store, every(10)).await, [4, 2]);
     let archived = InboxQuery {
         archived: true,
@@ -340,10 +366,10 @@ pub(super) async fn what_is_put_away_is_found_among_the_archived(store: &dyn Sto
     assert_eq!(inbox(store, archived).await, [3, 1]);
     // What is put away stays so.
     let unread = store.mark("ann".into(), marked, Mark::Read);
-    assert_eq!(unread.await.unwrap(), 2);
+    assert_eq!(unread.await.unwrap().count, 2);
     assert_eq!(inbox(store, archived).await, [3, 1]);
     let unread = store.mark("ann".into(), Marked::UpTo(4), Mark::Archived);
-    assert_eq!(unread.await.unwrap(), 0);
+    assert_eq!(unread.await.unwrap().count, 0);
     assert_eq!(inbox(store, archived).await, [4, 3, 2, 1]);
     let entries = store.inbox("ann".into(), archived).await.unwrap().items;
     assert!(

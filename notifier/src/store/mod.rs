@@ -114,6 +114,15 @@ pub enum Marked {
     Ids(Vec<Uuid>),
 }
 
+/// How many events of a user's inbox are not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unread {
+    /// How many.
+    pub count: u64,
+    /// The newest event that there was; `None` if there never was one.
+    pub counted_at: Option<Position>,
+}
+
 /// How many tries to deliver one event are kept.
 pub const ATTEMPTS_MAX: u32 = 200;
 
@@ -310,7 +319,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     fn inbox(&self, user_id: String, query: InboxQuery) -> Answer<'_, Page<InboxEntry, u64>>;
 
     /// Marks events of a user's inbox; how many are not read then.
-    fn mark(&self, user_id: String, marked: Marked, mark: Mark) -> Answer<'_, u64>;
+    fn mark(&self, user_id: String, marked: Marked, mark: Mark) -> Answer<'_, Unread>;
 
     /// Keeps the states of tasks that are newer than what is there.
     fn put_tasks(&self, tasks: Vec<TaskRecord>, now: Timestamp) -> Answer<'_, ()>;

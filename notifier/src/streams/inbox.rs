@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::catch_up::within;
 use crate::gateway::Gateway;
-use crate::store::{Mark, Marked, StoreError};
+use crate::store::{Mark, Marked, Position, StoreError, Unread};
 
 /// The event that tells a user's devices.
 const UPDATED: &str = "inbox.updated";
@@ -50,7 +50,7 @@ pub(crate) async fn mark(
     if let Err(error) = tell(gateway, user, &marked, mark, unread).await {
         warn!(%error, "a user's devices could not be told what was read");
     }
-    Ok(unread)
+    Ok(unread.count)
 }
 
 async fn tell(
@@ -58,16 +58,21 @@ async fn tell(
     user: String,
     marked: &Marked,
     mark: Mark,
-    unread: u64,
+    unread: Unread,
 ) -> Result<(), TellError> {
     let mark = match mark {
         Mark::Read => "read",
         Mark::Archived => "archived",
     };
-    let data = match marked {
-        Marked::UpTo(seq) => json!({ "unread": unread, "mark": mark, "up_to": seq }),
-        Marked::Ids(ids) => json!({ "unread": unread, "mark": mark, "ids": ids }),
+    let mut data = match marked {
+        Marked::UpTo(seq) => json!({ "unread": unread.count, "mark": mark, "up_to": seq }),
+        Marked::Ids(ids) => json!({ "unread": unread.count, "mark": mark, "ids": ids }),
     };
+    // An event that was kept before may be told after this, with a number that is older.
+    if let Some(Position { epoch, seq }) = unread.counted_at {
+        data["epoch"] = json!(epoch);
+        data["seq"] = json!(seq);
+    }
     let event = Event::new(UPDATED, Uuid::now_v7(), Timestamp::now(), &data)?;
     let key = EventKey {
         class: EventClass::Live,

@@ -6,6 +6,8 @@ export class Inbox {
   /** How many are not read; null while that is not known, and where nothing is kept. */
   unread = null;
   #newest = 0;
+  /** Up to which event `unread` counts, as far as that was said. */
+  #counted = null;
 
   constructor(position = "") {
     this.position = position;
@@ -26,6 +28,7 @@ export class Inbox {
 
   #connected(frame) {
     this.unread = null;
+    this.#counted = null;
     this.#newest = own(frame.streams)?.seq ?? 0;
     this.#count(frame);
   }
@@ -50,8 +53,17 @@ export class Inbox {
     this.position = `user.${epoch}.${seq}`;
   }
 
+  /** What was counted first may come last. Of the same events fewer are unread later. */
   #count(fields) {
-    if (Number.isInteger(fields?.unread)) this.unread = fields.unread;
+    if (!Number.isInteger(fields?.unread)) return;
+    const { epoch, seq, unread } = fields;
+    if (isPosition(fields)) {
+      const last = this.#counted;
+      const isLate = epoch === last?.epoch && (seq < last.seq || (seq === last.seq && unread > this.unread));
+      if (isLate) return;
+      this.#counted = { epoch, seq };
+    }
+    this.unread = unread;
   }
 }
 

@@ -62,3 +62,25 @@ test("the server counts what is unread, and all of it can be read", () => {
   inbox.receive({ type: "connected" });
   assert.equal(inbox.unread, null, "another instance keeps nothing");
 });
+
+test("a number that was counted earlier does not replace one that was counted later", () => {
+  const inbox = new Inbox();
+  inbox.receive(connected(4, 0));
+  const read = (seq, unread) => ({ type: "inbox.updated", data: { unread, mark: "read", up_to: seq, epoch: EPOCH, seq } });
+  const counts = [
+    event({ seq: 5, unread: 1 }),
+    read(6, 0), // overtakes the next
+    event({ seq: 6, unread: 2 }),
+    event({ seq: 7, unread: 1 }), // overtakes the next
+    read(6, 0),
+    read(7, 0),
+    event({ seq: 1, unread: 1, epoch: "00000000000000a2" }),
+  ].map((frame) => {
+    inbox.receive(frame);
+    return inbox.unread;
+  });
+  assert.deepEqual(counts, [1, 0, 0, 1, 1, 0, 1]);
+  assert.equal(inbox.position, "user.00000000000000a2.1", "they were shown all the same");
+  inbox.receive(connected(4, 3));
+  assert.equal(inbox.unread, 3, "another connection begins anew");
+});

@@ -6,7 +6,9 @@ use jiff::Timestamp;
 use super::Redis;
 use super::keys::{INBOX, MARK};
 use crate::store::page::Filling;
-use crate::store::{InboxEntry, InboxQuery, Mark, Marked, Page, StoreError, StreamName};
+use crate::store::{
+    Epoch, InboxEntry, InboxQuery, Mark, Marked, Page, Position, StoreError, StreamName, Unread,
+};
 
 impl Redis {
     /// A part of a user's inbox.
@@ -49,7 +51,7 @@ impl Redis {
         user_id: &str,
         marked: &Marked,
         mark: Mark,
-    ) -> Result<u64, StoreError> {
+    ) -> Result<Unread, StoreError> {
         let mut call = MARK.call(&self.slot(&StreamName::user(user_id)));
         call.arg(match mark {
             Mark::Read => "read",
@@ -65,6 +67,17 @@ impl Redis {
                 &mut call
             }
         };
-        self.ask(call).await
+        let counted: Option<(u64, u64, u64)> = self.ask(call).await?;
+        let Some((count, epoch, seq)) = counted else {
+            return Ok(Unread {
+                count: 0,
+                counted_at: None,
+            });
+        };
+        let epoch = Epoch::new(epoch);
+        Ok(Unread {
+            count,
+            counted_at: Some(Position { epoch, seq }),
+        })
     }
 }

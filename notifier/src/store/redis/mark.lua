@@ -1,12 +1,13 @@
 -- Marks events of a user's inbox.
 -- ARGV: what they become (`read` or `archived`), which (`up_to` or `ids`), then the number or the ids.
--- Returns how many are not read then.
+-- Returns how many are not read then, and the epoch and the last of what was counted; nothing if there
+-- never was an event.
 local meta, ids, read, archived = unpack(KEYS)
 local mark, which = ARGV[1], ARGV[2]
-local last, first, read_up_to, archived_up_to =
-  unpack(redis.call('HMGET', meta, 'last', 'first', 'read_up_to', 'archived_up_to'))
+local epoch, last, first, read_up_to, archived_up_to =
+  unpack(redis.call('HMGET', meta, 'epoch', 'last', 'first', 'read_up_to', 'archived_up_to'))
 if not last then
-  return 0
+  return false
 end
 last, first, read_up_to = tonumber(last), tonumber(first), tonumber(read_up_to or 0)
 archived_up_to = tonumber(archived_up_to or 0)
@@ -34,4 +35,4 @@ else
     end
   end
 end
-return last - math.max(read_up_to, first - 1) - redis.call('ZCARD', read)
+return { last - math.max(read_up_to, first - 1) - redis.call('ZCARD', read), epoch, last }

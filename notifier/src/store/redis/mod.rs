@@ -56,7 +56,7 @@ use self::link::Link;
 use super::{
     Answer, AttemptRecord, Document, Entry, Epoch, GroupRecord, Head, InboxEntry, InboxQuery, Kept,
     Mark, Marked, NewEvent, Page, Position, Retention, Store, StoreError, StreamName, Swept,
-    TaskPlace, TaskQuery, TaskRecord,
+    TaskPlace, TaskQuery, TaskRecord, Unread,
 };
 
 /// Events, read marks and tasks in Redis.
@@ -191,7 +191,7 @@ impl Store for Redis {
         Box::pin(async move { self.inbox(&user_id, &query).await })
     }
 
-    fn mark(&self, user_id: String, marked: Marked, mark: Mark) -> Answer<'_, u64> {
+    fn mark(&self, user_id: String, marked: Marked, mark: Mark) -> Answer<'_, Unread> {
         Box::pin(async move { self.mark(&user_id, &marked, mark).await })
     }
 

@@ -62,7 +62,7 @@ async fn what_was_answered_outlives_the_server() {
     let store = server.store();
     keep(&store, 3).await.unwrap();
     let unread = store.mark("ann", &Marked::UpTo(2), Mark::Read).await;
-    assert_eq!(unread.unwrap(), 1);
+    assert_eq!(unread.unwrap().count, 1);
     let before = head(&store).await;
     server.kill();
     // Whoever asks meanwhile is told so.
@@ -248,7 +248,7 @@ async fn nothing_is_left_of_what_went() {
     store.append(&events, now).await.unwrap();
     let ids = events.iter().skip(140).map(|event| event.id).collect();
     let unread = store.mark("ann", &Marked::Ids(ids), Mark::Archived).await;
-    assert_eq!(unread.unwrap(), 90);
+    assert_eq!(unread.unwrap().count, 90);
     let slot = store.slot(&ann());
     let ids: u64 = server
         .ask(&format!("HLEN {}", slot.key("ids")))

@@ -6,7 +6,9 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use super::number;
 use super::rows::Index;
 use crate::store::page::Filling;
-use crate::store::{InboxEntry, InboxQuery, Mark, Marked, Page, StreamName};
+use crate::store::{
+    Epoch, InboxEntry, InboxQuery, Mark, Marked, Page, Position, StreamName, Unread,
+};
 
 const READ: i64 = 1;
 const ARCHIVED: i64 = 2;
@@ -64,11 +66,15 @@ pub(super) fn mark(
     user_id: &str,
     marked: &Marked,
     mark: Mark,
-) -> rusqlite::Result<u64> {
+    epoch: Epoch,
+) -> rusqlite::Result<Unread> {
     let change = connection.transaction()?;
     let name = StreamName::user(user_id);
     let Some(index) = Index::find(&change, &name)? else {
-        return Ok(0);
+        return Ok(Unread {
+            count: 0,
+            counted_at: None,
+        });
     };
     let state = match mark {
         Mark::Read => READ,
@@ -87,7 +93,11 @@ pub(super) fn mark(
     let update = "UPDATE stream SET unread = max(0, unread - ?2) WHERE id = ?1 RETURNING unread";
     let unread: i64 = change.query_row(update, params![index.id, read], |row| row.get(0))?;
     change.commit()?;
-    Ok(unread.cast_unsigned())
+    let seq = index.last;
+    Ok(Unread {
+        count: unread.cast_unsigned(),
+        counted_at: (seq > 0).then_some(Position { epoch, seq }),
+    })
 }
 
 /// How many were not read before.

@@ -25,7 +25,7 @@ pub use self::upkeep::{backup, check, vacuum};
 use super::{
     Answer, AttemptRecord, Document, Entry, Epoch, GroupRecord, Head, InboxEntry, InboxQuery, Kept,
     Mark, Marked, NewEvent, Page, Position, Retention, Store, StoreError, StreamName, Swept,
-    TaskPlace, TaskQuery, TaskRecord,
+    TaskPlace, TaskQuery, TaskRecord, Unread,
 };
 
 /// Events, read marks and tasks in an SQLite file.
@@ -140,9 +140,11 @@ impl Store for Sqlite {
         Box::pin(self.reads.run(work))
     }
 
-    fn mark(&self, user_id: String, marked: Marked, mark: Mark) -> Answer<'_, u64> {
-        let work =
-            move |connection: &mut Connection| inbox::mark(connection, &user_id, &marked, mark);
+    fn mark(&self, user_id: String, marked: Marked, mark: Mark) -> Answer<'_, Unread> {
+        let epoch = self.epoch;
+        let work = move |connection: &mut Connection| {
+            inbox::mark(connection, &user_id, &marked, mark, epoch)
+        };
         Box::pin(self.writes.run(work))
     }
 
