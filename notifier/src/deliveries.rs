@@ -1,5 +1,6 @@
 //! The log of deliveries: every attempt to reach somebody, and why there was none.
 
+use bellhop_common::wire::cut;
 use bytes::Bytes;
 use jiff::Timestamp;
 use metrics::{counter, histogram};
@@ -11,6 +12,7 @@ use crate::deliver::Order;
 use crate::gateway::Gateway;
 use crate::metric;
 use crate::store::{AttemptRecord, SharedStore, StoreError};
+use crate::stranger::line;
 use crate::streams::catch_up::within;
 
 /// The outcome of an attempt that went well.
@@ -81,7 +83,9 @@ impl<'a> Attempt<'a> {
     /// For the log, once for each event.
     pub(crate) fn records(&self, events: impl Iterator<Item = Uuid>) -> Vec<AttemptRecord> {
         let mut kept = self.clone();
-        kept.detail = kept.detail.map(|detail| presentable(&detail));
+        kept.detail = kept
+            .detail
+            .map(|detail| cut(&line(&detail), DETAIL_MAX).to_owned());
         // Texts and numbers can always be written.
         let body = Bytes::from(serde_json::to_vec(&kept).unwrap_or_default());
         let record = |event_id| AttemptRecord {
@@ -101,15 +105,6 @@ impl<'a> Attempt<'a> {
             histogram!(metric::ATTEMPT_SECONDS, "channel" => channel).record(seconds);
         }
     }
-}
-
-/// One line without control characters, cut.
-fn presentable(text: &str) -> String {
-    let visible = text
-        .chars()
-        .map(|c| if c.is_whitespace() { ' ' } else { c });
-    let visible: String = visible.filter(|c| !c.is_control()).collect();
-    bellhop_common::wire::cut(visible.trim(), DETAIL_MAX).to_owned()
 }
 
 /// Keeps attempts, as well as can be: nothing waits for the log.

@@ -52,6 +52,7 @@ mod service;
 mod session;
 mod shards;
 pub mod store;
+mod stranger;
 mod streams;
 #[cfg(test)]
 mod testing;

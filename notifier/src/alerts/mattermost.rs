@@ -9,12 +9,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bellhop_common::http::retry_after;
+use bellhop_common::wire::cut;
 use jiff::Timestamp;
 use reqwest::header::{LOCATION, RETRY_AFTER};
-use reqwest::{Client, Response, StatusCode, Url, redirect};
+use reqwest::{Client, StatusCode, Url, redirect};
 
-use super::markdown::is_hidden;
 use super::post::Post;
+use crate::stranger::{beginning, line};
 
 /// Longest wait a server may ask for. A mistaken answer must not silence the alerts for a day.
 const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
@@ -224,7 +225,9 @@ impl Mattermost {
         let retry_after = header(RETRY_AFTER)
             .and_then(|asked| retry_after(&asked, Timestamp::now(), RETRY_AFTER_MAX));
         let location = header(LOCATION);
-        let body = read_some(&mut response).await.map_err(no_answer)?;
+        let body = beginning(&mut response, ANSWER_MAX)
+            .await
+            .map_err(no_answer)?;
         let answer = Answer {
             status,
             retry_after,
@@ -233,18 +236,6 @@ impl Mattermost {
         };
         answer.verdict(&self.webhook.hook_id)
     }
-}
-
-/// Reads the beginning of a body.
-async fn read_some(response: &mut Response) -> Result<Vec<u8>, reqwest::Error> {
-    let mut body = Vec::new();
-    while body.len() < ANSWER_MAX
-        && let Some(chunk) = response.chunk().await?
-    {
-        body.extend_from_slice(&chunk);
-    }
-    body.truncate(ANSWER_MAX);
-    Ok(body)
 }
 
 fn no_answer(error: reqwest::Error) -> PostError {
@@ -311,21 +302,9 @@ impl Answer<'_> {
 
 /// A stranger's text as one line for a log: without the webhook's id, which Mattermost repeats in its errors, and cut.
 fn presentable(text: &str, hook_id: &str) -> String {
-    // First of all, or the id could come back together when what split it is dropped.
-    let visible: String = text
-        .chars()
-        .map(|c| if c.is_whitespace() { ' ' } else { c })
-        .filter(|c| !is_hidden(*c))
-        .collect();
-    let mut text = visible.trim().replace(hook_id, "<redacted>");
-    let fits = |(at, c): (usize, char)| Some(at + c.len_utf8()).filter(|end| *end <= REASON_MAX);
-    text.truncate(
-        text.char_indices()
-            .map_while(fits)
-            .last()
-            .unwrap_or_default(),
-    );
-    text
+    // As a line first, or the id could come back together when what split it is dropped.
+    let text = line(text).replace(hook_id, "<redacted>");
+    cut(&text, REASON_MAX).to_owned()
 }
 
 /// How long to wait before the next attempt.

@@ -4,7 +4,7 @@ mod request;
 
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use futures_util::Stream;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -20,12 +20,9 @@ use super::error::{Answer, ApiError};
 use super::kept;
 use crate::alerts::engine::{Engine, Group, Holds, Rules, Silence};
 use crate::alerts::{Plan, SILENCES, read_state};
+use crate::documents;
 use crate::gateway::Gateway;
-use crate::store::SharedStore;
-use crate::streams::catch_up::within;
-
-/// How often a change is tried again that another instance forestalled.
-const TRIES: u32 = 10;
+use crate::store::{SharedStore, StoreError};
 
 /// `GET /api/alerts`, `GET` and `POST /api/alerts/silences`, `DELETE /api/alerts/silences/{id}`.
 pub(super) fn routes(
@@ -68,7 +65,7 @@ async fn open(asked: Asked, plan: Arc<Option<Plan>>) -> Answer {
     let (_, state) = read_state(&store)
         .await
         .map_err(|e| kept::unavailable(&e))?;
-    let (_, silences) = read(&store).await?;
+    let silences = read(&store).await?;
     let mut engine = Engine::new(plan.rules.clone(), state);
     engine.silence(silences);
     let (now, state) = (Timestamp::now(), engine.state());
@@ -125,42 +122,44 @@ fn shown(key: &str, group: &Group, holds: &Holds<'_>, rules: &Rules) -> Value {
     })
 }
 
-async fn read(store: &SharedStore) -> Result<(u64, Vec<Silence>), ApiError> {
-    let document = within(store.document(SILENCES.to_owned())).await;
-    let document = document.map_err(|error| kept::unavailable(&error))?;
-    Ok(document.map_or((0, Vec::new()), |document| {
-        let silences = serde_json::from_slice(&document.body).unwrap_or_default();
-        (document.version, silences)
-    }))
+async fn read(store: &SharedStore) -> Result<Vec<Silence>, ApiError> {
+    let silences = documents::get(store, SILENCES).await;
+    let silences = silences.map_err(|error| kept::unavailable(&error))?;
+    Ok(silences.unwrap_or_default())
 }
 
 async fn list(asked: Asked) -> Answer {
     let (store, _) = admit(&asked)?;
-    let (_, mut silences) = read(&store).await?;
+    let mut silences = read(&store).await?;
     let now = Timestamp::now();
     silences.retain(|silence| silence.until > now);
     Ok(warp::reply::json(&json!({ "silences": silences })).into_response())
 }
 
 /// Changes the silences in one step, whoever else does; expired ones go with it.
-async fn change<T>(
+async fn change<T: Send>(
     store: &SharedStore,
-    mut change: impl FnMut(&mut Vec<Silence>) -> Result<T, ApiError>,
+    mut change: impl FnMut(&mut Vec<Silence>) -> Result<T, ApiError> + Send,
 ) -> Result<T, ApiError> {
-    for _ in 0..TRIES {
-        let (version, mut silences) = read(store).await?;
+    let busy = || {
+        let message = "others change the silences at the same time: try again";
+        ApiError::new(StatusCode::CONFLICT, "busy", message)
+    };
+    let mut changed = None;
+    let changing = |silences: Option<Vec<Silence>>| {
+        let mut silences = silences.unwrap_or_default();
         let now = Timestamp::now();
         silences.retain(|silence| silence.until > now);
-        let changed = change(&mut silences)?;
-        let body = Bytes::from(serde_json::to_vec(&silences).unwrap_or_default());
-        let put = store.put_document(SILENCES.to_owned(), version, body);
-        let put = within(put).await;
-        if put.map_err(|error| kept::unavailable(&error))? {
-            return Ok(changed);
-        }
+        let outcome = change(&mut silences);
+        let is_changed = outcome.is_ok();
+        changed = Some(outcome);
+        is_changed.then_some(silences)
+    };
+    match documents::change(store, SILENCES, changing).await {
+        Ok(()) => changed.unwrap_or_else(|| Err(busy())),
+        Err(StoreError::Contended(_)) => Err(busy()),
+        Err(error) => Err(kept::unavailable(&error)),
     }
-    let message = "others change the silences at the same time: try again";
-    Err(ApiError::new(StatusCode::CONFLICT, "busy", message))
 }
 
 async fn add(asked: Asked, body: impl Stream<Item = Result<impl Buf, warp::Error>>) -> Answer {

@@ -1,7 +1,7 @@
 //! What a push service says about a message, for a log: without what of the endpoint it repeats. Pure.
 
 use super::endpoint::Endpoint;
-use crate::alerts::markdown::is_hidden;
+use crate::stranger::line;
 use bellhop_common::wire::cut;
 
 /// How much of an answer is read, in bytes.
@@ -15,14 +15,9 @@ const SECRET_MIN: usize = 8;
 
 /// A stranger's text as one line.
 pub(super) fn presentable(body: &[u8], endpoint: &Endpoint) -> String {
-    let text = String::from_utf8_lossy(body);
-    // First of all, or a secret could come back together when what split it is dropped.
-    let visible: String = text
-        .chars()
-        .map(|c| if c.is_whitespace() { ' ' } else { c })
-        .filter(|c| !is_hidden(*c))
-        .collect();
-    let mut text = visible.trim();
+    // As a line first, or a secret could come back together when what split it is dropped.
+    let line = line(&String::from_utf8_lossy(body));
+    let mut text = line.as_str();
     if body.len() >= ANSWER_MAX {
         // It may end amid a secret.
         text = text.trim_end_matches(is_of_secret);

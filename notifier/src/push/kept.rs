@@ -39,7 +39,7 @@ pub async fn change<T: Send>(
     Ok(changed)
 }
 
-/// Notes how a push went, and drops the device if it is of no use any more; whether it was dropped.
+/// Notes how a push went, and drops the device if it is of no use any more.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -49,18 +49,11 @@ pub async fn note(
     subscription: &Subscription,
     verdict: Verdict,
     now: Timestamp,
-) -> Result<bool, StoreError> {
+) -> Result<(), StoreError> {
     if verdict == Verdict::Unknown {
-        return Ok(false);
+        return Ok(());
     }
-    let id = subscription.id();
-    let dropped = change(store, user_id, |devices| {
-        let changed = devices.note(subscription, verdict, now);
-        changed.then(|| {
-            !devices
-                .iter(now)
-                .any(|device| device.subscription.id() == id)
-        })
-    });
-    Ok(dropped.await?.unwrap_or(false))
+    let note = |devices: &mut Devices| devices.note(subscription, verdict, now).then_some(());
+    change(store, user_id, note).await?;
+    Ok(())
 }

@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::alerts::markdown::is_hidden;
+use crate::stranger::line;
 
 /// The most that fits into what every push service takes (RFC 8291, 4): 4,096 bytes without the head
 /// and the end of what is encrypted.
@@ -139,7 +140,7 @@ impl Told {
         let named = event.extra.get("title");
         let named = named.and_then(|title| serde_json::from_str::<String>(title.get()).ok());
         let named = named
-            .map(|title| visible(&title))
+            .map(|title| line(&title))
             .filter(|title| !title.is_empty());
         if event.kind == TASK_STATUS_CHANGED
             && let Ok(task) = serde_json::from_str::<TaskStatus>(data)
@@ -148,13 +149,13 @@ impl Told {
         }
         let said: Said = serde_json::from_str(data).unwrap_or_default();
         let text = |value: Option<Value>| {
-            let text = value.as_ref().and_then(Value::as_str).map(visible);
+            let text = value.as_ref().and_then(Value::as_str).map(line);
             text.filter(|text| !text.is_empty())
         };
         let title = named.or_else(|| text(said.title));
         let body = text(said.body).or_else(|| text(said.text));
         Self {
-            title: title.unwrap_or_else(|| visible(&event.kind)),
+            title: title.unwrap_or_else(|| line(&event.kind)),
             body: body.or_else(|| text(said.message)).unwrap_or_default(),
             url: path_of(said.url.as_ref().and_then(Value::as_str)),
             // The same event told twice is shown once.
@@ -166,9 +167,9 @@ impl Told {
         let title = task
             .title
             .as_deref()
-            .map(visible)
+            .map(line)
             .filter(|title| !title.is_empty());
-        let why = task.error.as_ref().map(|error| visible(&error.message));
+        let why = task.error.as_ref().map(|error| line(&error.message));
         let why = why.filter(|why| !why.is_empty());
         let body = match (task.status, why) {
             (Status::Succeeded, _) => "Succeeded.".into(),
@@ -181,7 +182,7 @@ impl Told {
             (Status::Running, _) => "Running.".into(),
         };
         Self {
-            title: named.or(title).unwrap_or_else(|| visible(&task.kind)),
+            title: named.or(title).unwrap_or_else(|| line(&task.kind)),
             body,
             url: "/".into(),
             tag: format!("task:{}", task.task_id),
@@ -242,16 +243,6 @@ impl Payload<'_> {
         // Texts and numbers can always be written.
         serde_json::to_vec(self).unwrap_or_default()
     }
-}
-
-/// The text of a stranger as a line: what cannot be seen or turns its direction is left out.
-fn visible(text: &str) -> String {
-    let text: String = text
-        .chars()
-        .map(|c| if c.is_whitespace() { ' ' } else { c })
-        .filter(|c| !is_hidden(*c))
-        .collect();
-    text.trim().to_owned()
 }
 
 /// At most so many bytes, with a sign that there was more.

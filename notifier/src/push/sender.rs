@@ -22,6 +22,7 @@ use super::subscription::{Subscription, SubscriptionError};
 use super::vapid::{Vapid, VapidError, VapidKey};
 use crate::config::PushConfig;
 use crate::metric;
+use crate::stranger::beginning;
 
 /// How long a connection may take, its name's address included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -267,7 +268,7 @@ impl Pusher {
             let body = if response.status().is_success() {
                 Vec::new()
             } else {
-                read_some(&mut response).await?
+                beginning(&mut response, ANSWER_MAX).await?
             };
             Ok((response, body))
         };
@@ -306,18 +307,6 @@ impl Pusher {
         }
         Ok(request)
     }
-}
-
-/// Reads the beginning of a body.
-async fn read_some(response: &mut Response) -> Result<Vec<u8>, reqwest::Error> {
-    let mut body = Vec::new();
-    while body.len() < ANSWER_MAX
-        && let Some(chunk) = response.chunk().await?
-    {
-        body.extend_from_slice(&chunk);
-    }
-    body.truncate(ANSWER_MAX);
-    Ok(body)
 }
 
 fn no_answer(endpoint: &Endpoint, error: reqwest::Error) -> PushError {
