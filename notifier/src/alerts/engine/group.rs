@@ -310,8 +310,15 @@ impl Group {
     }
 
     /// When nothing new came for so long that it is over.
+    ///
+    /// What something will end need not say again that it goes on. It is missed only after it was
+    /// repeated once, when it would be for the second time.
     pub(crate) fn fades_at(&self, route: &Route) -> Timestamp {
-        later(self.last, route.timing.resolve_after)
+        let mut after = route.timing.resolve_after;
+        if self.stated {
+            after = after.max(route.timing.repeat.saturating_mul(2));
+        }
+        later(self.last, after)
     }
 
     /// Until when what is over is remembered: it may come again, and count as a change.

@@ -1,6 +1,7 @@
 //! How a group goes from its first alert to its end.
 
 use super::*;
+use crate::alerts::compose::tests::plan;
 
 #[test]
 fn the_first_post_waits_and_those_that_follow_keep_their_distance() {
@@ -110,6 +111,30 @@ fn what_says_that_it_fires_is_repeated_and_missed_when_it_stops() {
     rig.says("ops", &json!({"status": "resolved", "fingerprint": "disk"}));
     rig.wait(MINUTE);
     assert_eq!(rig.told()[4..], [(Kind::Firing, 1), (Kind::Resolved, 0)]);
+}
+
+#[test]
+fn by_default_what_says_that_it_fires_is_open_until_it_says_that_it_is_over() {
+    let mut rig = Rig::of(plan("").rules);
+    rig.says("ops", &json!({"status": "firing"}));
+    rig.wait(7 * HOUR);
+    assert_eq!(rig.told(), [(Kind::Firing, 1), (Kind::Still, 0)]);
+    rig.says("ops", &json!({"status": "resolved"}));
+    rig.wait(MINUTE);
+    assert_eq!(rig.told()[2..], [(Kind::Resolved, 0)]);
+    // Who dies before he says it is missed: it went on once, and then no more.
+    rig.says("ops", &json!({"status": "firing"}));
+    rig.wait(24 * HOUR);
+    let wants = [(Kind::Firing, 1), (Kind::Still, 0), (Kind::Faded, 0)];
+    assert_eq!(rig.told()[3..], wants);
+    // The same where a route names what ends it.
+    let mut rig = Rig::new(vec![resolving()]);
+    rig.fails("nightly");
+    rig.wait(7 * HOUR);
+    rig.succeeds("nightly");
+    rig.wait(MINUTE);
+    let wants = [(Kind::Firing, 1), (Kind::Still, 0), (Kind::Resolved, 0)];
+    assert_eq!(rig.told(), wants);
 }
 
 #[test]

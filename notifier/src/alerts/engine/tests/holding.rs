@@ -42,6 +42,7 @@ fn what_ends_during_a_silence_is_counted_as_silenced() {
         rig.fails(kind);
     }
     rig.succeeds("a");
+    rig.succeeds("b");
     rig.wait(4 * HOUR);
     assert_eq!(rig.told(), []);
     assert_eq!(rig.suppressed.silenced, 3);

@@ -114,8 +114,12 @@ struct Rig {
 
 impl Rig {
     fn new(routes: Vec<Route>) -> Self {
+        Self::of(rules(routes))
+    }
+
+    fn of(rules: Rules) -> Self {
         Self {
-            engine: Engine::new(rules(routes), State::default()),
+            engine: Engine::new(rules, State::default()),
             // A Thursday.
             now: "2026-01-15T10:30:00Z".parse().unwrap(),
             answer: Answer::Takes,
