@@ -1,11 +1,11 @@
 //! The engine's state as a document of the store, so that it outlives the process and whoever
 //! goes on finds it.
 
-use bellhop_common::telemetry::with_causes;
 use bytes::Bytes;
 use tracing::warn;
 
 use super::engine::{Silence, State};
+use crate::documents;
 use crate::store::{SharedStore, StoreError};
 use crate::streams::catch_up::within;
 
@@ -97,17 +97,12 @@ impl Keeper {
         Ok(Saved::Yes)
     }
 
-    /// The silences that are kept; `None` if the store does not say.
-    pub(super) async fn silences(&self) -> Option<Vec<Silence>> {
-        let store = self.store.as_ref()?;
-        match within(store.document(SILENCES.to_owned())).await {
-            Ok(document) => Some(document.map_or_else(Vec::new, |document| {
-                serde_json::from_slice(&document.body).unwrap_or_default()
-            })),
-            Err(error) => {
-                warn!(error = with_causes(&error), "the silences cannot be read");
-                None
-            }
-        }
+    /// The silences that are kept.
+    pub(super) async fn silences(&self) -> Result<Vec<Silence>, StoreError> {
+        let Some(store) = &self.store else {
+            return Ok(Vec::new());
+        };
+        let silences = documents::get(store, SILENCES).await?;
+        Ok(silences.unwrap_or_default())
     }
 }

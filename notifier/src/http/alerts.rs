@@ -66,8 +66,7 @@ async fn open(asked: Asked, plan: Arc<Option<Plan>>) -> Answer {
         .await
         .map_err(|e| kept::unavailable(&e))?;
     let silences = read(&store).await?;
-    let mut engine = Engine::new(plan.rules.clone(), state);
-    engine.silence(silences);
+    let engine = Engine::new(plan.rules.clone(), state, silences);
     let (now, state) = (Timestamp::now(), engine.state());
     let holds = engine.holds(now);
     let groups = state.groups.iter();

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use bellhop_tests::alerts::fail;
+use bellhop_tests::alerts::{FAILED, count, fail, failure, failure_of};
 use bellhop_tests::mattermost::Mode;
 use bellhop_tests::stack::{PATIENCE, Running, admin_token, http, token};
+use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::{alerting, wait_until_told};
+use super::{alerting, config, wait_until_told};
 
 async fn ask(notifier: &Running, method: Method, path: &str, body: &Value) -> (u16, Value) {
     let request = http().request(method, notifier.url(path));
@@ -43,7 +44,7 @@ pub(super) async fn group_at(url: &str, wants: impl Fn(&Value) -> bool) -> Value
 #[tokio::test]
 async fn what_is_silenced_is_counted_and_told_when_the_silence_ends() {
     let (stack, double, notifier) = alerting().await;
-    let until = jiff::Timestamp::now() + Duration::from_hours(1);
+    let until = Timestamp::now() + Duration::from_hours(1);
     let silence = json!({"labels": {"kind": "rep*"}, "until": until, "reason": "upgrade"});
     let path = "/api/alerts/silences";
     let (status, made) = ask(&notifier, Method::POST, path, &silence).await;
@@ -76,6 +77,30 @@ async fn what_is_silenced_is_counted_and_told_when_the_silence_ends() {
         404
     );
     wait_until_told(&double, 3).await;
+    notifier.stop().await;
+}
+
+#[tokio::test]
+async fn a_silence_covers_what_waited_for_the_notifier() {
+    let (stack, double, notifier) = alerting().await;
+    let until = Timestamp::now() + Duration::from_hours(1);
+    let silence = json!({"labels": {"user_id": "bob"}, "until": until, "reason": "bob tests"});
+    let path = "/api/alerts/silences";
+    let (status, made) = ask(&notifier, Method::POST, path, &silence).await;
+    assert_eq!(status, 201, "{made}");
+    notifier.stop().await;
+    let rabbit = stack.rabbit().await;
+    let of_bob = FAILED.replace("ann", "bob");
+    for _ in 0..5 {
+        let failure = failure_of("bob", "report", "no disk", Timestamp::now());
+        rabbit.publish("events", &of_bob, failure).await;
+    }
+    rabbit
+        .publish("events", FAILED, failure("report", "no disk"))
+        .await;
+    let notifier = stack.notifier(config(&stack, &double)).await;
+    let posts = double.wait_for_posts(1, PATIENCE).await.unwrap();
+    assert_eq!(count(&posts[0]), 1, "hers alone: {posts:?}");
     notifier.stop().await;
 }
 

@@ -24,7 +24,7 @@ pub(in crate::alerts) fn plan(more: &str) -> Plan {
 
 /// What is told of alerts that come a second apart.
 pub(in crate::alerts) fn notice(plan: &Plan, key: &str, alerts: &[Value]) -> Notice {
-    let mut engine = Engine::new(plan.rules.clone(), State::default());
+    let mut engine = Engine::new(plan.rules.clone(), State::default(), Vec::new());
     let mut now: Timestamp = START.parse().unwrap();
     for (n, data) in (1_u128..).zip(alerts) {
         let id = uuid::Uuid::from_u128(n);

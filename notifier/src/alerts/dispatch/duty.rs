@@ -45,12 +45,14 @@ impl Dispatcher {
     pub(super) async fn activate(&mut self) -> bool {
         let mut failures = 0;
         while self.engine.is_none() {
-            match self.keeper.look().await {
-                Ok((version, state)) => {
+            // What waits is judged with both: what a silence takes out is in no post.
+            let kept = async { Ok((self.keeper.look().await?, self.keeper.silences().await?)) };
+            match kept.await {
+                Ok(((version, state), silences)) => {
                     let rules = self.alerting.plan.rules.clone();
                     self.keeper.claim(version);
-                    self.engine = Some(Engine::new(rules, state));
-                    self.looked = None;
+                    self.engine = Some(Engine::new(rules, state, silences));
+                    self.looked = Some(Instant::now());
                     info!("this instance looks after the alerts");
                 }
                 Err(error) => {
@@ -124,9 +126,12 @@ impl Dispatcher {
             return;
         }
         self.looked = Some(Instant::now());
-        let silences = self.keeper.silences().await;
-        if let (Some(engine), Some(silences)) = (&mut self.engine, silences) {
-            engine.silence(silences);
+        match (self.keeper.silences().await, &mut self.engine) {
+            (Ok(silences), Some(engine)) => engine.silence(silences),
+            (Ok(_), None) => {}
+            (Err(error), _) => {
+                warn!(error = with_causes(&error), "the silences cannot be read");
+            }
         }
     }
 

@@ -84,6 +84,8 @@ struct World<R> {
     rig: Rig,
     ledger: Ledger,
     saved: Vec<u8>,
+    /// The silences, as the store has them.
+    silences: Vec<Silence>,
     kinds: u64,
     loses_answers: bool,
 }
@@ -94,10 +96,9 @@ impl<R: FnMut(u64) -> u64> World<R> {
     }
 
     fn crash(&mut self) {
-        let silences = self.rig.engine.silences.clone();
         let state = serde_json::from_slice(&self.saved).unwrap();
-        self.rig.engine = Engine::new(self.rig.engine.rules.clone(), state);
-        self.rig.engine.silence(silences);
+        let rules = self.rig.engine.rules.clone();
+        self.rig.engine = Engine::new(rules, state, self.silences.clone());
     }
 
     /// A batch comes; a crash may hit before or after it is kept, and then it comes again.
@@ -183,7 +184,8 @@ impl<R: FnMut(u64) -> u64> World<R> {
                 author: "ann".into(),
                 reason: "random".into(),
             };
-            self.rig.engine.silence(vec![silence]);
+            self.silences = vec![silence];
+            self.rig.engine.silence(self.silences.clone());
         }
     }
 
@@ -213,6 +215,7 @@ fn every_alert_is_in_one_post_or_suppressed() {
             rig,
             ledger: Ledger::default(),
             saved,
+            silences: Vec::new(),
             kinds,
             loses_answers: round % 2 == 0,
         };

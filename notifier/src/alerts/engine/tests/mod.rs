@@ -119,7 +119,7 @@ impl Rig {
 
     fn of(rules: Rules) -> Self {
         Self {
-            engine: Engine::new(rules, State::default()),
+            engine: Engine::new(rules, State::default(), Vec::new()),
             // A Thursday.
             now: "2026-01-15T10:30:00Z".parse().unwrap(),
             answer: Answer::Takes,
@@ -207,7 +207,8 @@ impl Rig {
     fn restart(&mut self) {
         let kept = serde_json::to_vec(self.engine.state()).unwrap();
         let state = serde_json::from_slice(&kept).unwrap();
-        self.engine = Engine::new(self.engine.rules.clone(), state);
+        let silences = self.engine.silences.clone();
+        self.engine = Engine::new(self.engine.rules.clone(), state, silences);
     }
 }
 
