@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use self::slack::attempts;
 use crate::tasks::Break;
-use bellhop_tests::alerts::failure;
+use bellhop_tests::alerts::{fail, failure};
 
 async fn services(stack: &Stack, double: &Mattermost) -> (Running, Running) {
     let worker = stack
@@ -151,6 +151,19 @@ async fn an_alert_that_mattermost_refuses_goes_to_the_dead_letters() {
     assert!(alert.headers["x-bellhop-error"].contains("404"));
     assert!(double.posts().is_empty());
     worker.stop().await;
+    notifier.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_proxy_answers_while_mattermost_restarts_costs_no_alert() {
+    let (stack, double, notifier) = alerting().await;
+    let rabbit = stack.rabbit().await;
+    double.set_mode(Mode::Proxy(404));
+    fail(&rabbit, "report", "no disk").await;
+    double.wait_for_requests(1, PATIENCE).await.unwrap();
+    double.set_mode(Mode::Healthy);
+    double.wait_for_posts(1, PATIENCE).await.unwrap();
+    assert_eq!(rabbit.ready("dead").await, 0);
     notifier.stop().await;
 }
 

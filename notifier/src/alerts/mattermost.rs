@@ -13,8 +13,10 @@ use bellhop_common::wire::cut;
 use jiff::Timestamp;
 use reqwest::header::{LOCATION, RETRY_AFTER};
 use reqwest::{Client, StatusCode, Url, redirect};
+use serde::Deserialize;
 
 use super::post::Post;
+use crate::config::ReceiverKind;
 use crate::stranger::{beginning, line};
 
 /// Longest wait a server may ask for. A mistaken answer must not silence the alerts for a day.
@@ -32,6 +34,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How much of an answer is read, in bytes. Success is two bytes, and a reason is shown in far less.
 const ANSWER_MAX: usize = 4096;
 
+/// The error of a post that Mattermost cannot store: there may be something wrong with the post, or
+/// with the database. Since 10.4 it is hidden behind another.
+const NOT_STORED: &str = "api.post.create_webhook_post.creating.app_error";
+
+/// How often a post is tried that cannot be stored. A database that restarts is back by then.
+const NOT_STORED_TRIES: u32 = 10;
+
 /// How much of an answer is shown, in bytes.
 const REASON_MAX: usize = 256;
 
@@ -40,6 +49,7 @@ const REASON_MAX: usize = 256;
 pub struct WebhookUrl {
     url: Url,
     hook_id: String,
+    kind: ReceiverKind,
 }
 
 /// Why an address is not one of an incoming webhook. Never holds the address.
@@ -68,7 +78,11 @@ impl FromStr for WebhookUrl {
             return Err(problem("its path does not end in /hooks/ and an id"));
         }
         let hook_id = hook_id.to_owned();
-        Ok(Self { url, hook_id })
+        Ok(Self {
+            url,
+            hook_id,
+            kind: ReceiverKind::Mattermost,
+        })
     }
 }
 
@@ -83,7 +97,11 @@ impl WebhookUrl {
         if hook_id.is_empty() {
             return Err(WebhookUrlError::Slack("its path does not end in an id"));
         }
-        Ok(Self { url, hook_id })
+        Ok(Self {
+            url,
+            hook_id,
+            kind: ReceiverKind::Slack,
+        })
     }
 }
 
@@ -139,10 +157,11 @@ pub enum PostError {
         /// How long the server asks to wait, at most an hour.
         retry_after: Option<Duration>,
     },
-    /// The server does not want this post, and will not later either.
+    /// The server does not want this post, and will not later either. Of Mattermost, it is its own
+    /// word, and no proxy's.
     #[error("the webhook refused the post with status {status}: {reason}")]
     Refused {
-        /// The HTTP status, 300 to 499.
+        /// The HTTP status, 300 to 499, or 500 of what cannot be stored.
         status: u16,
         /// What the server said, in one line of at most 256 bytes, without the webhook's id.
         reason: String,
@@ -150,13 +169,26 @@ pub enum PostError {
 }
 
 impl PostError {
+    /// The same after so many failures before it of what it is about: what the server cannot store
+    /// is refused in the end.
+    #[must_use]
+    pub(crate) fn after(self, failures: u32) -> Self {
+        match self {
+            Self::Unavailable {
+                outage: Outage::NotStored { status, reason },
+                ..
+            } if failures.saturating_add(1) >= NOT_STORED_TRIES => Self::Refused { status, reason },
+            error => error,
+        }
+    }
+
     /// Whether the post may be in all the same: it was sent, and the answer got lost.
     #[must_use]
     pub fn may_have_arrived(&self) -> bool {
         match self {
             Self::Unavailable { outage, .. } => match outage {
                 Outage::Timeout(error) | Outage::Network(error) => !error.is_connect(),
-                Outage::Answer { .. } => false,
+                Outage::Answer { .. } | Outage::NotStored { .. } => false,
             },
             Self::RateLimited { .. } | Self::Refused { .. } => false,
         }
@@ -172,6 +204,14 @@ pub enum Outage {
         /// The HTTP status.
         status: u16,
         /// What the answer said, in one line of at most 256 bytes, without the webhook's id.
+        reason: String,
+    },
+    /// Mattermost cannot store the post.
+    #[error("status {status}: {reason}")]
+    NotStored {
+        /// The HTTP status.
+        status: u16,
+        /// As above.
         reason: String,
     },
     /// No answer within the time allowed.
@@ -234,7 +274,7 @@ impl Mattermost {
             location: location.as_deref(),
             body: &body,
         };
-        answer.verdict(&self.webhook.hook_id)
+        answer.verdict(&self.webhook)
     }
 }
 
@@ -260,29 +300,50 @@ struct Answer<'a> {
 }
 
 impl Answer<'_> {
-    fn verdict(&self, hook_id: &str) -> Result<(), PostError> {
-        let retry_after = self.retry_after;
+    fn verdict(&self, webhook: &WebhookUrl) -> Result<(), PostError> {
+        let (retry_after, status) = (self.retry_after, self.status.as_u16());
+        let reason = || self.reason(&webhook.hook_id);
+        let error_id = match webhook.kind {
+            ReceiverKind::Mattermost => self.error_id(),
+            ReceiverKind::Slack => None,
+        };
+        let is_final = match (webhook.kind, self.status) {
+            (_, StatusCode::REQUEST_TIMEOUT) => false,
+            // While Mattermost restarts, a proxy before it may well answer 403 or 404.
+            (ReceiverKind::Mattermost, status) if status.is_client_error() => error_id.is_some(),
+            (_, status) => status.is_client_error() || status.is_redirection(),
+        };
         match self.status {
             // A proxy or a web server answers 200 to anything; Mattermost answers `ok`.
             StatusCode::OK if self.body == b"ok" => Ok(()),
             StatusCode::TOO_MANY_REQUESTS => Err(PostError::RateLimited { retry_after }),
-            status
-                if status.is_redirection()
-                    || (status.is_client_error() && status != StatusCode::REQUEST_TIMEOUT) =>
-            {
-                Err(PostError::Refused {
-                    status: status.as_u16(),
-                    reason: self.reason(hook_id),
+            _ if is_final => Err(PostError::Refused {
+                status,
+                reason: reason(),
+            }),
+            _ => {
+                let reason = reason();
+                let outage = if error_id.as_deref() == Some(NOT_STORED) {
+                    Outage::NotStored { status, reason }
+                } else {
+                    Outage::Answer { status, reason }
+                };
+                Err(PostError::Unavailable {
+                    outage,
+                    retry_after,
                 })
             }
-            status => Err(PostError::Unavailable {
-                outage: Outage::Answer {
-                    status: status.as_u16(),
-                    reason: self.reason(hook_id),
-                },
-                retry_after,
-            }),
         }
+    }
+
+    /// What Mattermost calls the error, if that is who answers.
+    fn error_id(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct AppError {
+            id: String,
+        }
+        let error: AppError = serde_json::from_slice(self.body).ok()?;
+        error.id.ends_with(".app_error").then_some(error.id)
     }
 
     fn reason(&self, hook_id: &str) -> String {

@@ -39,6 +39,9 @@ pub const HOOK_ID: &str = "xk7f9qd3cjn8mfz1tw5hy6rb2e";
 /// The channel the webhook belongs to.
 pub const HOME: &str = "town-square";
 
+/// The error of a post that cannot be stored.
+const CREATING: &str = "api.post.create_webhook_post.creating.app_error";
+
 /// How the double answers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Mode {
@@ -49,6 +52,10 @@ pub enum Mode {
     RateLimited(Option<u64>),
     /// This status, with an error as the server writes it.
     Status(u16),
+    /// This status, with a page of the proxy in front of the server.
+    Proxy(u16),
+    /// 500, with the error of a post that cannot be stored, as servers before 10.4 write it.
+    NotCreated,
     /// As a working server, after a while.
     Slow(Duration),
     /// Takes the post, and answers only when the double goes.
@@ -251,9 +258,15 @@ impl Shared {
             Mode::Status(status) => {
                 let status =
                     StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                let id = "api.post.create_webhook_post.creating.app_error";
-                self.refuse((status, id), path, "application/json")
+                self.refuse((status, CREATING), path, "application/json")
             }
+            Mode::Proxy(status) => {
+                let status =
+                    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                let page = "<html><head><title>nginx</title></head></html>";
+                reply(status, "text/html", page)
+            }
+            Mode::NotCreated => own_error(StatusCode::INTERNAL_SERVER_ERROR, CREATING, ""),
             Mode::Redirect if path.starts_with("/hooks/") => {
                 let mut reply = reply(StatusCode::FOUND, "text/html", "");
                 let location = HeaderValue::from_static("/login");
@@ -308,15 +321,19 @@ impl Shared {
             }
             _ => (id, format!("Refused: {id}.")),
         };
-        let body = json!({
-            "id": id,
-            "message": message,
-            "detailed_error": "",
-            "request_id": "q1w2e3r4t5y6u7i8o9p0a1s2d3",
-            "status_code": status.as_u16(),
-        });
-        reply(status, "application/json", &body.to_string())
+        own_error(status, id, &message)
     }
+}
+
+fn own_error(status: StatusCode, id: &str, message: &str) -> Reply {
+    let body = json!({
+        "id": id,
+        "message": message,
+        "detailed_error": "",
+        "request_id": "q1w2e3r4t5y6u7i8o9p0a1s2d3",
+        "status_code": status.as_u16(),
+    });
+    reply(status, "application/json", &body.to_string())
 }
 
 fn web_page() -> Reply {

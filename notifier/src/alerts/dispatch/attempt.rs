@@ -24,7 +24,8 @@ pub(super) async fn post(alerting: Arc<Alerting>, notice: Notice) -> Done {
         return (notice, Ok(()));
     };
     let result = receiver.client.post(&post).await;
-    (notice, result)
+    let failures = notice.group.failures;
+    (notice, result.map_err(|error| error.after(failures)))
 }
 
 /// Puts one try to make a post into the log of deliveries, for the events that it shows, and when nothing follows,

@@ -109,9 +109,11 @@ async fn a_rate_limit_says_when_to_come_back() {
 
 #[tokio::test]
 async fn an_outage_is_worth_another_attempt() {
+    let proxys = [400, 401, 403, 404, 405, 413, 502].map(Mode::Proxy);
     for mode in [500, 501, 502, 503, 504, 408]
         .map(Mode::Status)
         .into_iter()
+        .chain(proxys)
         .chain([Mode::WebPage])
     {
         let error = failure(mode.clone()).await;
@@ -168,6 +170,67 @@ async fn a_refusal_is_final_and_says_why_without_the_secret() {
         shown.contains("web.incoming_webhook.invalid.app_error"),
         "{shown}"
     );
+}
+
+#[tokio::test]
+async fn of_slack_every_4xx_is_final() {
+    let server = Server::start().await.unwrap();
+    server.set_mode(Mode::Proxy(404));
+    let mut client = client_for(&server.hook_url(), TIMEOUT);
+    client.webhook = WebhookUrl::of_slack(&server.hook_url()).unwrap();
+    let error = client.post(&post("x")).await.unwrap_err();
+    let refused = matches!(error, PostError::Refused { status: 404, .. });
+    assert!(refused, "{error:?}");
+}
+
+#[test]
+fn only_mattermost_itself_refuses_a_post() {
+    let refuses = |status: u16, body: &str| {
+        let answer = Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            retry_after: None,
+            location: None,
+            body: body.as_bytes(),
+        };
+        let url: WebhookUrl = "https://chat.example.com/hooks/abc123".parse().unwrap();
+        matches!(answer.verdict(&url), Err(PostError::Refused { .. }))
+    };
+    let general = r#"{"id":"web.incoming_webhook.general.app_error","status_code":404}"#;
+    for (status, body, wants) in [
+        (404, general, true),
+        (
+            403,
+            r#"{"id":"web.incoming_webhook.channel_locked.app_error"}"#,
+            true,
+        ),
+        (404, "404 page not found\n", false),
+        (403, "<html>Forbidden</html>", false),
+        (403, "", false),
+        (404, r#"{"error":"no healthy upstream"}"#, false),
+        (403, r#"{"id":"waf.blocked"}"#, false),
+        (403, r#"{"id":7}"#, false),
+        (408, general, false),
+        (429, general, false),
+        (500, general, false),
+        (302, "", true),
+    ] {
+        assert_eq!(refuses(status, body), wants, "{status} {body}");
+    }
+}
+
+#[tokio::test]
+async fn a_post_that_the_server_cannot_store_is_not_tried_for_ever() {
+    let error = failure(Mode::NotCreated).await;
+    assert!(matches!(error, PostError::Unavailable { .. }), "{error:?}");
+    let error = error.after(NOT_STORED_TRIES - 2);
+    assert!(matches!(error, PostError::Unavailable { .. }), "{error:?}");
+    let error = error.after(NOT_STORED_TRIES - 1);
+    let refused = matches!(&error, PostError::Refused { status: 500, reason }
+        if reason.contains("create_webhook_post"));
+    assert!(refused, "{error:?}");
+    // What may be an outage is.
+    let error = failure(Mode::Status(500)).await.after(u32::MAX);
+    assert!(matches!(error, PostError::Unavailable { .. }), "{error:?}");
 }
 
 #[tokio::test]
