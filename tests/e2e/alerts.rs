@@ -18,8 +18,10 @@ use bellhop_tests::alerts::count;
 use bellhop_tests::mattermost::{Mattermost, Mode, Post, mentions};
 use bellhop_tests::stack::{PATIENCE, Running, Stack};
 use bellhop_worker::Registry;
+use reqwest::Method;
 use serde_json::{Value, json};
 
+use self::silences::{ask, group};
 use self::slack::attempts;
 use crate::tasks::Break;
 use bellhop_tests::alerts::{fail, failure};
@@ -150,6 +152,17 @@ async fn an_alert_that_mattermost_refuses_goes_to_the_dead_letters() {
     assert_eq!(alert.headers["x-bellhop-reason"], "alert_refused");
     assert!(alert.headers["x-bellhop-error"].contains("404"));
     assert!(double.posts().is_empty());
+    let group = group(&notifier, |group| group["pending"] == 0).await;
+    assert_eq!(
+        (&group["posts"], &group["posted_at"]),
+        (&json!(0), &Value::Null)
+    );
+    let (_, open) = ask(&notifier, Method::GET, "/api/alerts", &Value::Null).await;
+    let receiver = &open["receivers"][0];
+    assert_eq!(receiver["up"], false, "{receiver}");
+    assert!(receiver["failing_since"].is_string(), "{receiver}");
+    let (_, ready) = ask(&notifier, Method::GET, "/readyz", &Value::Null).await;
+    assert_eq!(ready["components"]["alerts.mattermost"], "down");
     worker.stop().await;
     notifier.stop().await;
 }

@@ -92,10 +92,7 @@ impl Alerting {
     /// Notes whether a receiver works.
     pub(super) fn note(&self, name: &str, result: &Result<(), PostError>) {
         if let Some(receiver) = self.receivers.get(name) {
-            receiver.works(
-                name,
-                matches!(result, Ok(()) | Err(PostError::Refused { .. })),
-            );
+            receiver.works(name, result.is_ok());
         }
     }
 }

@@ -18,7 +18,7 @@ use super::body::whole_body;
 use super::caller::{Asked, asked};
 use super::error::{Answer, ApiError};
 use super::kept;
-use crate::alerts::engine::{Engine, Group, Holds, Rules, Silence};
+use crate::alerts::engine::{Engine, Group, Holds, Pace, Rules, Silence};
 use crate::alerts::{Plan, SILENCES, read_state};
 use crate::documents;
 use crate::gateway::Gateway;
@@ -78,7 +78,7 @@ async fn open(asked: Asked, plan: Arc<Option<Plan>>) -> Answer {
             let pace = state.receivers.get(name);
             json!({
                 "name": name,
-                "up": pace.is_none_or(|pace| pace.failures == 0),
+                "up": pace.is_none_or(Pace::is_up),
                 "failures": pace.map_or(0, |pace| pace.failures),
                 "failing_since": pace.and_then(|pace| pace.failing_since),
                 "not_before": pace.and_then(|pace| pace.not_before),
@@ -116,7 +116,7 @@ fn shown(key: &str, group: &Group, holds: &Holds<'_>, rules: &Rules) -> Value {
         "count": group.total,
         "pending": group.pending.as_ref().map_or(0, |tally| tally.count),
         "posts": group.posts,
-        "posted_at": group.told.map(|told| told.at),
+        "posted_at": group.posted_at,
         "held": hold.map(|hold| json!({ "reason": hold.reason, "until": hold.until })),
     })
 }

@@ -12,7 +12,12 @@ use tokio::time::sleep;
 
 use super::{alerting, config, wait_until_told};
 
-async fn ask(notifier: &Running, method: Method, path: &str, body: &Value) -> (u16, Value) {
+pub(super) async fn ask(
+    notifier: &Running,
+    method: Method,
+    path: &str,
+    body: &Value,
+) -> (u16, Value) {
     let request = http().request(method, notifier.url(path));
     let request = request.bearer_auth(admin_token("root")).json(body);
     let answer = request.send().await.unwrap();

@@ -58,7 +58,7 @@ pub(crate) struct Posting {
     pub(crate) may_repeat: bool,
 }
 
-/// The last post.
+/// The last post, also if it was refused: the next keeps its distance from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Told {
     pub(crate) at: Timestamp,
@@ -102,8 +102,12 @@ pub(crate) struct Group {
     /// A post of it may be in, and what it told is told again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) may_repeat: bool,
+    /// How many posts of it are in.
     #[serde(default)]
     pub(crate) posts: u32,
+    /// When the last post of it that is in was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) posted_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) told: Option<Told>,
     /// Posts of it that failed since the last that did not.
@@ -159,6 +163,7 @@ impl Group {
             posting: None,
             may_repeat: false,
             posts: 0,
+            posted_at: None,
             told: None,
             failures: 0,
             changes: Vec::new(),
@@ -275,8 +280,15 @@ impl Group {
 
     /// The post is in.
     pub(crate) fn posted(&mut self, now: Timestamp) -> Option<Posting> {
-        let posting = self.posting.take()?;
+        let posting = self.over_with(now)?;
         self.posts = posting.number;
+        self.posted_at = Some(now);
+        Some(posting)
+    }
+
+    /// The post will not be made again, whether it is in or was refused.
+    pub(crate) fn over_with(&mut self, now: Timestamp) -> Option<Posting> {
+        let posting = self.posting.take()?;
         self.failures = 0;
         let firing = match posting.kind {
             Kind::Firing | Kind::Still | Kind::Flapping => true,

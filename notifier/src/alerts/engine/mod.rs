@@ -29,7 +29,7 @@ pub(crate) use self::group::{Group, Kind, Posting, Tally};
 pub(crate) use self::hold::Holds;
 #[cfg(test)]
 use self::hold::Reason;
-pub(crate) use self::rate::Rate;
+pub(crate) use self::rate::{Pace, Rate};
 pub(crate) use self::route::{BROKER, Flap, Route, Rules, Timing};
 pub(crate) use self::silence::Silence;
 #[cfg(test)]

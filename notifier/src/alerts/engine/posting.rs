@@ -143,11 +143,10 @@ impl Engine {
     pub(crate) fn refused(&mut self, key: &str, now: Timestamp) -> Option<Posting> {
         let group = self.state.groups.get_mut(key)?;
         let receiver = self.rules.route(&group.route).receiver.clone();
-        let posting = group.posted(now)?;
+        let posting = group.over_with(now)?;
         let count = posting.tally.as_ref().map_or(0, |tally| tally.count);
         group.total = group.total.saturating_sub(count);
-        // It answers: that is not what is wrong.
-        self.pace(&receiver).succeeded();
+        self.pace(&receiver).refused(now);
         Some(posting)
     }
 

@@ -26,7 +26,7 @@ pub(crate) struct Pace {
     pub(crate) not_before: Option<Timestamp>,
     /// Failures since the last success, which the pauses grow with.
     pub(crate) failures: u32,
-    /// Since when.
+    /// When the first post failed or was refused since the last success.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) failing_since: Option<Timestamp>,
 }
@@ -46,6 +46,11 @@ impl Pace {
         self.spent_until = Some(later(from, rate.period));
     }
 
+    /// Whether the last post is in, as far as there was one.
+    pub(crate) fn is_up(&self) -> bool {
+        self.failing_since.is_none()
+    }
+
     pub(crate) fn succeeded(&mut self) {
         self.failures = 0;
         self.not_before = None;
@@ -55,6 +60,13 @@ impl Pace {
     pub(crate) fn failed(&mut self, now: Timestamp, pause: Duration) {
         self.failures = self.failures.saturating_add(1);
         self.not_before = Some(later(now, pause));
+        self.failing_since.get_or_insert(now);
+    }
+
+    /// It answers, so that nothing is gained by waiting, and does not take what it should.
+    pub(crate) fn refused(&mut self, now: Timestamp) {
+        self.failures = 0;
+        self.not_before = None;
         self.failing_since.get_or_insert(now);
     }
 }

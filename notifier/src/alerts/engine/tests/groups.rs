@@ -262,6 +262,35 @@ fn what_is_refused_leaves_and_can_come_back() {
 }
 
 #[test]
+fn a_refused_post_is_not_in_and_its_receiver_does_not_work() {
+    let mut rig = Rig::new(vec![failures()]);
+    rig.answer = Answer::Refuses;
+    for _ in 0..30 {
+        rig.fails("report");
+        rig.wait(SECOND);
+    }
+    assert_eq!(rig.attempts, 1, "the next keeps its distance");
+    let state = rig.engine.state();
+    let group = state.groups.values().next().unwrap();
+    assert_eq!(group.posts, 0);
+    assert!(!state.receivers["team"].is_up());
+    rig.answer = Answer::Takes;
+    rig.wait(MINUTE);
+    let state = rig.engine.state();
+    let group = state.groups.values().next().unwrap();
+    assert_eq!((group.posts, group.posted_at), (1, Some(rig.seen[0].at)));
+    assert!(state.receivers["team"].is_up());
+    // And another that is refused takes nothing of that back.
+    rig.answer = Answer::Refuses;
+    rig.fails("report");
+    rig.wait(2 * MINUTE);
+    let state = rig.engine.state();
+    let group = state.groups.values().next().unwrap();
+    assert_eq!((group.posts, group.posted_at), (1, Some(rig.seen[0].at)));
+    assert!(!state.receivers["team"].is_up());
+}
+
+#[test]
 fn a_post_that_a_crash_interrupts_is_made_again_and_says_so() {
     let mut rig = Rig::new(vec![failures()]);
     rig.fails("report");
