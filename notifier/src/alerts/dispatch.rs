@@ -97,8 +97,8 @@ struct Dispatcher {
 }
 
 /// Whole milliseconds are enough, and half as long in the state.
-fn now() -> Timestamp {
-    let now = Timestamp::now();
+fn now(gateway: &Gateway) -> Timestamp {
+    let now = gateway.clock.forward();
     let round = TimestampRound::new().smallest(Unit::Millisecond);
     now.round(round).unwrap_or(now)
 }
@@ -129,7 +129,7 @@ impl Dispatcher {
     }
 
     fn wakes_in(&self) -> Duration {
-        let now = now();
+        let now = now(&self.gateway);
         let next = self
             .engine
             .as_ref()
@@ -163,7 +163,7 @@ impl Dispatcher {
             match Message::read(&delivery.routing_key, &delivery.body) {
                 Ok(message) => {
                     keys = engine.keys_of(&message);
-                    let fate = engine.take(message, now());
+                    let fate = engine.take(message, now(&self.gateway));
                     if !is_durable && delivery.redelivered && fate == Fate::Taken {
                         // It may have been posted by whoever had it before.
                         for key in &keys {
@@ -210,7 +210,7 @@ impl Dispatcher {
         let Some(engine) = &mut self.engine else {
             return;
         };
-        let now = now();
+        let now = now(&self.gateway);
         let suppressed = engine.tidy(now);
         for (outcome, count) in [
             ("silenced", suppressed.silenced),
@@ -248,7 +248,7 @@ impl Dispatcher {
         let Some(engine) = &mut self.engine else {
             return;
         };
-        let (key, now) = (notice.key.as_str(), now());
+        let (key, now) = (notice.key.as_str(), now(&self.gateway));
         match result {
             Ok(()) => drop(engine.posted(key, now)),
             Err(PostError::Refused { status, reason }) => {

@@ -20,7 +20,7 @@ use crate::config::ReceiverKind;
 use crate::stranger::{beginning, line};
 
 /// Longest wait a server may ask for. A mistaken answer must not silence the alerts for a day.
-const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 
 /// Shortest pause before another attempt when the server does not ask for one.
 const PAUSE_MIN: Duration = Duration::from_secs(1);

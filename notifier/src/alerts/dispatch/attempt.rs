@@ -47,7 +47,7 @@ pub(super) async fn log(
     let attempt = Attempt {
         recipient: Some(&notice.receiver),
         detail: detail.map(|error| with_causes(error)),
-        ..Attempt::of_team(channel, outcome, now())
+        ..Attempt::of_team(channel, outcome, now(gateway))
     };
     let follows = matches!(result, Err(error) if !matches!(error, PostError::Refused { .. }));
     let others: &[Uuid] = if follows { &[] } else { &tally.others };

@@ -146,7 +146,7 @@ impl Dispatcher {
 
     /// Tells of an outage of the broker that is over.
     pub(super) async fn look_at_broker(&mut self) {
-        let now = now();
+        let now = now(&self.gateway);
         let Some(lost) = self.outage.look(self.hears.is_up(), now) else {
             return;
         };

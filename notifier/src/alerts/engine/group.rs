@@ -333,6 +333,16 @@ impl Group {
         later(self.last, after)
     }
 
+    /// What was noted by a clock that was ahead would hold up for as long all that follows from it.
+    pub(crate) fn not_ahead(&mut self, now: Timestamp) {
+        let told = self.told.iter_mut().map(|told| &mut told.at);
+        let pending = self.pending.iter_mut().map(|tally| &mut tally.since);
+        let times = told.chain(pending).chain(&mut self.changes);
+        for time in times.chain([&mut self.last]) {
+            *time = now.min(*time);
+        }
+    }
+
     /// Until when what is over is remembered: it may come again, and count as a change.
     pub(crate) fn forgotten_at(&self, route: &Route) -> Option<Timestamp> {
         let resolved = self.resolved?;

@@ -12,8 +12,21 @@ use super::state::Suppressed;
 use super::{Engine, Notice};
 
 impl Engine {
+    /// Takes back what is noted of times to come: the clock was ahead, perhaps that of another instance.
+    fn not_ahead(&mut self, now: Timestamp) {
+        for group in self.state.groups.values_mut() {
+            group.not_ahead(now);
+        }
+        for (name, pace) in &mut self.state.receivers {
+            if let Some(rate) = self.rules.receivers.get(name) {
+                pace.not_ahead(*rate, now);
+            }
+        }
+    }
+
     /// Ends what is over; how many alerts will not be posted for that.
     pub(crate) fn tidy(&mut self, now: Timestamp) -> Suppressed {
+        self.not_ahead(now);
         let mut suppressed = Suppressed::default();
         let (mut gone, mut faded, mut dropped) = (Vec::new(), Vec::new(), Vec::new());
         let holds = self.holds(now);

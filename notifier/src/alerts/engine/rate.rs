@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::later;
+use crate::alerts::mattermost::RETRY_AFTER_MAX;
 
 /// So many posts at once, and one more after each period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +69,14 @@ impl Pace {
         self.failures = 0;
         self.not_before = None;
         self.failing_since.get_or_insert(now);
+    }
+
+    /// What was noted by a clock that was ahead would silence the receiver for as long.
+    pub(crate) fn not_ahead(&mut self, rate: Rate, now: Timestamp) {
+        let spent = later(now, rate.period.saturating_mul(rate.burst));
+        self.spent_until = self.spent_until.map(|until| until.min(spent));
+        let longest = later(now, RETRY_AFTER_MAX);
+        self.not_before = self.not_before.map(|from| from.min(longest));
     }
 }
 

@@ -291,6 +291,36 @@ fn a_refused_post_is_not_in_and_its_receiver_does_not_work() {
 }
 
 #[test]
+fn what_was_noted_by_a_clock_that_was_ahead_silences_nobody() {
+    for answer in [Answer::Takes, Answer::Fails] {
+        let mut rig = Rig::new(vec![failures()]);
+        let now = rig.now;
+        rig.now = later(now, 24 * HOUR);
+        rig.answer = answer;
+        rig.fails("report");
+        rig.fails("import");
+        rig.wait(11 * SECOND);
+        assert_eq!(rig.attempts, if answer == Answer::Takes { 2 } else { 1 });
+        rig.now = now;
+        rig.restart();
+        rig.answer = Answer::Takes;
+        rig.seen.clear();
+        rig.fails("report");
+        rig.fails("other");
+        rig.wait(HOUR + MINUTE);
+        let told: Vec<_> = rig
+            .seen
+            .iter()
+            .map(|seen| seen.notice.group.labels[0].1.as_str())
+            .collect();
+        assert!(
+            told.contains(&"report") && told.contains(&"other"),
+            "{told:?}"
+        );
+    }
+}
+
+#[test]
 fn a_post_that_a_crash_interrupts_is_made_again_and_says_so() {
     let mut rig = Rig::new(vec![failures()]);
     rig.fails("report");
