@@ -6,7 +6,7 @@ use super::alert::{Alert, Message, Severity, Shown, Signal};
 use super::group::{Group, Tally};
 use super::route::{LABEL_MAX, Route, covers};
 use super::silence::Silence;
-use super::state::Refused;
+use super::state::{Refused, State};
 use super::{Engine, Fate, hold};
 use crate::alerts::markdown::excerpt;
 
@@ -53,7 +53,7 @@ impl Engine {
                 keys.flatten().collect()
             }
             Message::Again(_, refused) => {
-                vec![self.route(&refused.route).key_of(&refused.labels)]
+                vec![refused.key(self.route(&refused.route))]
             }
         }
     }
@@ -130,53 +130,64 @@ impl Engine {
         stated: bool,
         now: Timestamp,
     ) -> bool {
-        let severity = alert.severity().unwrap_or(route.severity);
-        if self.is_single_out(route, &labels, severity, alert, now) {
+        let own = alert.severity().unwrap_or(route.severity);
+        let key = route.key_of(&labels);
+        let (key, labels) = self.place(route, key, labels);
+        let open = self.state.groups.get(&key);
+        let open = open.filter(|group| group.total > 0 && group.resolved.is_none());
+        let severity = open.map_or(own, |group| group.severity.max(own));
+        let mut group = Group::new(route, labels, alert.time);
+        group.severity = severity;
+        if self.is_single_out(route, &group, own, alert, now) {
             self.state.suppressed.silenced += 1;
             return false;
         }
-        let key = self.group_for(route, labels, alert.time);
-        let Some(group) = self.state.groups.get(&key) else {
-            return true;
-        };
-        let detail = (self.state).detail(group.pending.is_none(), route.max_shown);
+        let groups = self.state.groups.len();
+        let group = self.state.groups.entry(key).or_insert(group);
+        let detail = State::detail(groups, group.pending.is_none(), route.max_shown);
         let tally = Tally::of(alert.shown(detail), now);
-        if let Some(group) = self.state.groups.get_mut(&key) {
-            let is_new = group.total == 0 || group.resolved.is_some();
-            let before = if is_new { severity } else { group.severity };
-            group.severity = before.max(severity);
-            group.stated |= stated;
-            group.add(tally, route, detail.shown, now);
-        }
+        group.severity = severity;
+        group.stated |= stated;
+        group.add(tally, route, detail.shown, now);
         true
     }
 
-    /// Whether a silence covers this alert, and not its group, which is then told without it.
+    /// Whether a silence covers this alert, and not its group as it will be, which is then told
+    /// without it.
     fn is_single_out(
         &self,
         route: &Route,
-        labels: &[(String, String)],
-        severity: Severity,
+        group: &Group,
+        own: Severity,
         alert: &Alert,
         now: Timestamp,
     ) -> bool {
         if self.silences.is_empty() {
             return false;
         }
-        let mut group = Group::new(route, labels.to_vec(), now);
-        group.severity = severity;
-        let of_group = |name: &str| hold::label_of(&group, route, name);
-        let of_alert = |name: &str| of_group(name).or_else(|| alert.label(name));
+        let mut alone = group.clone();
+        alone.severity = own;
+        let of_group = |name: &str| hold::label_of(group, route, name);
+        // The group's labels are cut, or those of the group for all others.
+        let of_alert = |name: &str| match name {
+            "route" | "receiver" | "severity" => hold::label_of(&alone, route, name),
+            _ => alert.label(name).or_else(|| of_group(name)),
+        };
         let covers =
             |silence: &Silence| silence.covers(now, of_alert) && !silence.covers(now, of_group);
         self.silences.iter().any(covers)
     }
 
-    /// The group with these labels, or where there is no room, the one for all others.
-    fn group_for(&mut self, route: &Route, labels: Vec<(String, String)>, at: Timestamp) -> String {
-        let key = route.key_of(&labels);
-        if self.state.groups.contains_key(&key) {
-            return key;
+    /// The group with this key and its labels, or where there is no room, the one for all others.
+    fn place(
+        &mut self,
+        route: &Route,
+        key: String,
+        labels: Vec<(String, String)>,
+    ) -> (String, Vec<(String, String)>) {
+        if let Some(group) = self.state.groups.get(&key) {
+            let labels = group.labels.clone();
+            return (key, labels);
         }
         let rules = &self.rules;
         let is_done = |group: &Group| {
@@ -184,29 +195,38 @@ impl Engine {
                 && group.posting.is_none()
                 && group.wants(rules.route(&group.route)).is_none()
         };
-        let (key, labels) = if self.state.has_room(is_done) {
+        if self.state.has_room(is_done) {
             let cut = |(name, value): (String, String)| (name, excerpt(&value, LABEL_MAX));
             (key, labels.into_iter().map(cut).collect())
         } else {
             (route.key_of(&overflow()), overflow())
-        };
+        }
+    }
+
+    /// The same, which is there then.
+    fn open(
+        &mut self,
+        route: &Route,
+        key: String,
+        labels: Vec<(String, String)>,
+        at: Timestamp,
+    ) -> &mut Group {
+        let (key, labels) = self.place(route, key, labels);
         let groups = &mut self.state.groups;
-        (groups.entry(key.clone())).or_insert_with(|| Group::new(route, labels, at));
-        key
+        (groups.entry(key)).or_insert_with(|| Group::new(route, labels, at))
     }
 
     /// A post that was refused comes back.
     fn readmit(&mut self, refused: Refused, now: Timestamp) {
+        let route = self.route(&refused.route).clone();
+        let key = refused.key(&route);
         let Some(mut tally) = refused.tally else {
             return;
         };
         tally.since = now;
-        let route = self.route(&refused.route).clone();
-        let key = self.group_for(&route, refused.labels, tally.first);
-        if let Some(group) = self.state.groups.get_mut(&key) {
-            group.severity = group.severity.max(refused.severity);
-            group.add(tally, &route, route.max_shown, now);
-        }
+        let group = self.open(&route, key, refused.labels, tally.first);
+        group.severity = group.severity.max(refused.severity);
+        group.add(tally, &route, route.max_shown, now);
     }
 
     /// The broker was away, and is back.
@@ -219,11 +239,9 @@ impl Engine {
         if known.is_some_and(|group| group.resolved.is_some_and(|end| end >= shown.time)) {
             return;
         }
-        let key = self.group_for(&route, labels, shown.time);
-        if let Some(group) = self.state.groups.get_mut(&key) {
-            group.add(Tally::of(shown, back), &route, route.max_shown, back);
-            group.resolve(back, &route, back);
-        }
+        let group = self.open(&route, key, labels, shown.time);
+        group.add(Tally::of(shown, back), &route, route.max_shown, back);
+        group.resolve(back, &route, back);
     }
 }
 

@@ -9,6 +9,7 @@ use super::Notice;
 use super::alert::{Detail, Severity};
 use super::group::{Group, Tally};
 use super::rate::Pace;
+use super::route::Route;
 
 /// How many groups there may be; beyond it each route has one for all others.
 pub(crate) const GROUPS_MAX: usize = 1_000;
@@ -41,6 +42,9 @@ pub(crate) struct Suppressed {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Refused {
     pub(crate) route: String,
+    /// Of its group. The labels alone do not say it: long ones are cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
     pub(crate) labels: Vec<(String, String)>,
     pub(crate) severity: Severity,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,13 +53,25 @@ pub(crate) struct Refused {
 
 impl Refused {
     pub(crate) fn of(notice: &Notice) -> Self {
-        let Notice { group, posting, .. } = notice;
+        let Notice {
+            key,
+            group,
+            posting,
+            ..
+        } = notice;
         Self {
             route: group.route.clone(),
+            key: Some(key.clone()),
             labels: group.labels.clone(),
             severity: group.severity,
             tally: posting.tally.clone(),
         }
+    }
+
+    /// The group that it left.
+    pub(super) fn key(&self, route: &Route) -> String {
+        let key = self.key.clone();
+        key.unwrap_or_else(|| route.key_of(&self.labels))
     }
 }
 
@@ -85,8 +101,8 @@ impl State {
     }
 
     /// How much of an alert is kept: the less, the more groups there are.
-    pub(super) fn detail(&self, is_first: bool, max_shown: usize) -> Detail {
-        let (most, text, short) = match self.groups.len() {
+    pub(super) fn detail(groups: usize, is_first: bool, max_shown: usize) -> Detail {
+        let (most, text, short) = match groups {
             0..20 if is_first => (max_shown, 1_000, 100),
             0..20 => (max_shown, 120, 40),
             20..200 => (3, 100, 40),
@@ -96,7 +112,7 @@ impl State {
             shown: max_shown.min(most),
             text,
             short,
-            all: self.groups.len() < 200,
+            all: groups < 200,
         }
     }
 

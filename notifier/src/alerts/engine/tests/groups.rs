@@ -252,13 +252,33 @@ fn what_is_refused_leaves_and_can_come_back() {
     assert_eq!(refused.tally.as_ref().unwrap().count, 2);
     assert!(rig.engine.state().has_work(), "the group stays");
     rig.answer = Answer::Takes;
-    let body = json!({"type": REFUSED, "id": Uuid::new_v4(), "time": rig.now, "data": refused});
+    let id = Uuid::new_v4();
     for wants in [Fate::Taken, Fate::Known] {
-        let message = Message::read("bellhop.alerts", body.to_string().as_bytes()).unwrap();
-        assert_eq!(rig.engine.take(message, rig.now), wants);
+        assert_eq!(rig.replays(id, &refused), wants);
     }
     rig.wait(MINUTE);
     assert_eq!(rig.told(), [(Kind::Firing, 2)]);
+}
+
+#[test]
+fn what_comes_back_goes_into_the_group_that_it_left() {
+    let mut rig = Rig::new(vec![failures()]);
+    rig.answer = Answer::Refuses;
+    let long = "report ".repeat(20);
+    rig.fails(&long);
+    rig.wait(MINUTE);
+    let refused = rig.dead.pop().unwrap();
+    rig.answer = Answer::Takes;
+    rig.replays(Uuid::new_v4(), &refused);
+    assert_eq!(rig.engine.state().groups.len(), 1);
+    rig.wait(MINUTE);
+    assert_eq!(rig.told(), [(Kind::Firing, 1)]);
+    // Also when that is over and forgotten meanwhile.
+    rig.wait(2 * HOUR);
+    assert!(!rig.engine.state().has_work());
+    rig.replays(Uuid::new_v4(), &refused);
+    rig.fails(&long);
+    assert_eq!(rig.engine.state().groups.len(), 1);
 }
 
 #[test]

@@ -64,6 +64,57 @@ fn a_silence_of_some_alerts_leaves_the_others_of_the_group() {
 }
 
 #[test]
+fn a_silence_of_a_long_label_holds_what_has_it() {
+    let long = "k".repeat(100);
+    // By the whole of it: the group shows less.
+    let mut rig = Rig::new(vec![failures()]);
+    let whole = silence(&rig, &[("kind", &long)], 20 * MINUTE);
+    rig.engine.silence(vec![whole]);
+    assert_eq!(rig.take(FAILED, &json!({"kind": long})), Fate::Silenced);
+    rig.fails("k");
+    rig.wait(MINUTE);
+    assert_eq!(rig.told(), [(Kind::Firing, 1)]);
+    assert_eq!(rig.engine.state().suppressed.silenced, 1);
+    // By what both have, it is the group that is held.
+    let mut rig = Rig::new(vec![failures()]);
+    let both = silence(&rig, &[("kind", "kkk*")], 20 * MINUTE);
+    rig.engine.silence(vec![both]);
+    rig.fails(&long);
+    rig.wait(19 * MINUTE);
+    assert_eq!(rig.told(), []);
+    rig.wait(2 * MINUTE);
+    assert_eq!(rig.told(), [(Kind::Firing, 1)]);
+}
+
+#[test]
+fn a_silence_holds_what_has_no_group_of_its_own() {
+    let mut rig = Rig::new(vec![failures()]);
+    for n in 0..GROUPS_MAX {
+        rig.fails(&format!("kind-{n}"));
+    }
+    let silence = silence(&rig, &[("kind", "report")], HOUR);
+    rig.engine.silence(vec![silence]);
+    let data = json!({"kind": "report", "user_id": "ann"});
+    assert_eq!(rig.take(FAILED, &data), Fate::Silenced);
+    rig.fails("import");
+    let mut groups = rig.engine.state().groups.values();
+    let overflow = groups.find(|group| group.labels[0].0 != "kind").unwrap();
+    assert_eq!(overflow.total, 1, "the other one");
+}
+
+#[test]
+fn a_silence_of_a_severity_holds_single_alerts_of_a_worse_group() {
+    let mut rig = Rig::new(vec![team()]);
+    let silence = silence(&rig, &[("severity", "warning")], HOUR);
+    rig.engine.silence(vec![silence]);
+    let warns = json!({"severity": "warning"});
+    assert_eq!(rig.says("ops", &json!({"severity": "error"})), Fate::Taken);
+    assert_eq!(rig.says("ops", &warns), Fate::Silenced);
+    rig.wait(MINUTE);
+    assert_eq!(rig.told(), [(Kind::Firing, 1)]);
+}
+
+#[test]
 fn a_silence_that_is_lifted_holds_nothing_any_more() {
     let mut rig = Rig::new(vec![failures()]);
     let silence = silence(&rig, &[("severity", "error")], HOUR);

@@ -150,6 +150,13 @@ impl Rig {
         self.take(SUCCEEDED, &json!({"kind": kind, "user_id": "ann"}))
     }
 
+    /// A refused post comes back from the dead letters.
+    fn replays(&mut self, id: Uuid, refused: &Refused) -> Fate {
+        let body = json!({"type": REFUSED, "id": id, "time": self.now, "data": refused});
+        let message = Message::read("bellhop.alerts", body.to_string().as_bytes()).unwrap();
+        self.engine.take(message, self.now)
+    }
+
     fn says(&mut self, channel: &str, data: &Value) -> Fate {
         self.take(&format!("stored.team.{channel}.disk"), data)
     }
