@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 
 pub(super) use self::receivers::address;
 use self::receivers::{default_receiver, receivers};
-use self::routes::{Reader, check_names, default_routes};
+use self::routes::{Reader, check_circles, check_names, default_routes};
 use super::engine::{BROKER, Rate, Rules, Severity};
 use crate::config::{AlertsConfig, MattermostConfig, ReceiverConfig, RouteConfig};
 
@@ -69,6 +69,7 @@ impl Plan {
             &alerts.routes
         };
         check_names(configured, &mut problems);
+        check_circles(configured, &mut problems);
         let mut reader = Reader {
             alerts,
             receivers: &receivers,

@@ -1,6 +1,6 @@
 //! Which events are told, and how. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bellhop_common::wire::MAX_KEY_BYTES;
 use jiff::civil::{Time, Weekday};
@@ -37,6 +37,51 @@ pub(super) fn check_names(routes: &[RouteConfig], problems: &mut Vec<String>) {
             }
         }
     }
+}
+
+/// Routes that inhibit each other in a circle: once all of them are open, none is told.
+pub(super) fn check_circles(routes: &[RouteConfig], problems: &mut Vec<String>) {
+    for (index, route) in routes.iter().enumerate() {
+        // Each circle once, by the first of its routes.
+        let those = routes.get(index..).unwrap_or_default();
+        let mut names = vec![route.name.as_str()];
+        if !leads_back(those, route, &mut BTreeSet::new(), &mut names) {
+            continue;
+        }
+        let mut steps = names.iter().zip(names.iter().skip(1));
+        let first = steps
+            .next()
+            .map(|(name, by)| format!("{name:?} is inhibited by {by:?}"));
+        let others = steps.map(|(name, by)| format!("{name:?} by {by:?}"));
+        let circle: Vec<String> = first.into_iter().chain(others).collect();
+        let circle = circle.join(", ");
+        problems.push(format!("alerts.routes: {circle}: none of it would be told"));
+    }
+}
+
+/// Whether a route is inhibited, in the end, by the first of the names; the names of those between
+/// are added, and its own once more.
+fn leads_back<'a>(
+    routes: &'a [RouteConfig],
+    from: &'a RouteConfig,
+    seen: &mut BTreeSet<&'a str>,
+    names: &mut Vec<&'a str>,
+) -> bool {
+    for by in &from.inhibited_by {
+        names.push(by);
+        if names.first() == Some(&by.as_str()) {
+            return true;
+        }
+        let next = routes.iter().find(|route| route.name == *by);
+        if let Some(next) = next
+            && seen.insert(by)
+            && leads_back(routes, next, seen, names)
+        {
+            return true;
+        }
+        names.pop();
+    }
+    false
 }
 
 /// What is told when nothing else is configured.

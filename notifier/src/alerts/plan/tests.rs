@@ -75,6 +75,29 @@ fn a_whole_configuration_is_read() {
 }
 
 #[test]
+fn routes_may_inhibit_each_other_in_one_direction() {
+    let route = |name: &str, by: &str| {
+        format!(
+            "[[alerts.routes]]\nname = \"{name}\"\nmatch = [\"live.#\"]\ninhibited_by = [{by}]\n"
+        )
+    };
+    let diamond = [
+        route("top", "\"broker\""),
+        route("left", "\"top\""),
+        route("right", "\"top\", \"broker\""),
+        route("bottom", "\"left\", \"right\", \"top\""),
+    ];
+    plan(&format!("{HOOK}{}", diamond.concat())).unwrap();
+    let ring = [
+        route("a", "\"b\""),
+        route("b", "\"c\""),
+        route("c", "\"b\""),
+    ];
+    let problems = plan(&format!("{HOOK}{}", ring.concat())).unwrap_err();
+    assert_eq!(problems.lines().count(), 1, "each once: {problems}");
+}
+
+#[test]
 fn what_is_wrong_is_named_and_no_address_is_shown() {
     let route = |more: &str| {
         format!("{HOOK}[[alerts.routes]]\nname = \"a\"\nmatch = [\"stored.#\"]\n{more}")
@@ -96,6 +119,11 @@ fn what_is_wrong_is_named_and_no_address_is_shown() {
         (route("mention = \"@a b\""), "mention"),
         (route("runbook = \"javascript:1\""), "runbook"),
         (route("inhibited_by = [\"b\"]"), "\"b\""),
+        (route("inhibited_by = [\"a\"]"), "\"a\" is inhibited by \"a\""),
+        (
+            route("inhibited_by = [\"c\"]\n[[alerts.routes]]\nname = \"b\"\nmatch = [\"live.#\"]\ninhibited_by = [\"broker\", \"a\"]\n[[alerts.routes]]\nname = \"c\"\nmatch = [\"live.#\"]\ninhibited_by = [\"b\"]"),
+            "\"a\" is inhibited by \"c\", \"c\" by \"b\", \"b\" by \"a\"",
+        ),
         (route("resolve = [\"#\"]"), "must begin with"),
         (route("quiet = [{ from = \"22\", to = \"07:00\" }]"), "22:00"),
         (route("quiet = [{ days = [\"so\"], from = \"22:00\", to = \"07:00\" }]"), "mon to sun"),
