@@ -89,11 +89,7 @@ impl Writer<'_> {
 
     /// Whether it says that something is wrong.
     fn is_wrong(&self) -> bool {
-        match self.notice.posting.kind {
-            Kind::Firing | Kind::Still | Kind::Flapping => true,
-            Kind::Resolved | Kind::Faded => false,
-            Kind::Settled => self.notice.group.resolved.is_none(),
-        }
+        self.notice.posting.firing
     }
 
     fn attachment(&self) -> Attachment {

@@ -51,6 +51,9 @@ pub(crate) struct Posting {
     pub(crate) number: u32,
     pub(crate) kind: Kind,
     pub(crate) at: Timestamp,
+    /// Whether it says that something is wrong.
+    #[serde(default)]
+    pub(crate) firing: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tally: Option<Tally>,
     /// Some of it may have been posted already: nobody knows.
@@ -267,10 +270,16 @@ impl Group {
 
     /// A post of what it wants to tell begins.
     pub(crate) fn begin(&mut self, kind: Kind, now: Timestamp) -> Posting {
+        let firing = match kind {
+            Kind::Firing | Kind::Still | Kind::Flapping => true,
+            Kind::Resolved | Kind::Faded => false,
+            Kind::Settled => self.resolved.is_none(),
+        };
         let posting = Posting {
             number: self.posts.saturating_add(1),
             kind,
             at: now,
+            firing,
             tally: self.pending.take(),
             may_repeat: std::mem::take(&mut self.may_repeat),
         };
@@ -290,11 +299,7 @@ impl Group {
     pub(crate) fn over_with(&mut self, now: Timestamp) -> Option<Posting> {
         let posting = self.posting.take()?;
         self.failures = 0;
-        let firing = match posting.kind {
-            Kind::Firing | Kind::Still | Kind::Flapping => true,
-            Kind::Resolved | Kind::Faded => false,
-            Kind::Settled => self.resolved.is_none(),
-        };
+        let firing = posting.firing;
         self.told = Some(Told { at: now, firing });
         match (&mut self.flapping, posting.kind) {
             (Some(flapping), Kind::Flapping) => flapping.told = true,

@@ -138,6 +138,28 @@ fn by_default_what_says_that_it_fires_is_open_until_it_says_that_it_is_over() {
 }
 
 #[test]
+fn what_ends_while_a_summary_says_that_it_is_open_is_told() {
+    let mut rig = Rig::new(vec![resolving()]);
+    for _ in 0..5 {
+        rig.fails("report");
+        rig.wait(70 * SECOND);
+        rig.succeeds("report");
+        rig.wait(70 * SECOND);
+    }
+    rig.fails("report");
+    rig.wait(29 * MINUTE);
+    assert_eq!(rig.told().last().unwrap().0, Kind::Flapping);
+    rig.now = later(rig.now, 2 * MINUTE);
+    let notice = rig.engine.next_post(rig.now).unwrap();
+    assert_eq!(notice.posting.kind, Kind::Settled);
+    assert!(notice.group.resolved.is_none(), "it says that it is open");
+    rig.succeeds("report");
+    rig.engine.posted(&notice.key, rig.now).unwrap();
+    rig.wait(HOUR);
+    assert_eq!(rig.told().last().unwrap().0, Kind::Resolved);
+}
+
+#[test]
 fn what_flaps_is_told_once_and_summed_up_when_it_is_quiet() {
     let mut rig = Rig::new(vec![resolving()]);
     for _ in 0..20 {
