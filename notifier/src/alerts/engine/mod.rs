@@ -75,7 +75,7 @@ pub(crate) fn later(time: Timestamp, by: Duration) -> Timestamp {
 impl Engine {
     /// Goes on from a state, which another may have left in the middle of a post.
     pub(crate) fn new(rules: Rules, mut state: State, silences: Vec<Silence>) -> Self {
-        state.recover();
+        state.recover(&rules);
         Self {
             rules,
             state,

@@ -9,7 +9,7 @@ use super::Notice;
 use super::alert::{Detail, Severity};
 use super::group::{Group, Tally};
 use super::rate::Pace;
-use super::route::Route;
+use super::route::{Route, Rules};
 
 /// How many groups there may be; beyond it each route has one for all others.
 pub(crate) const GROUPS_MAX: usize = 1_000;
@@ -82,10 +82,11 @@ impl State {
     }
 
     /// Who had it may have died while a post was under way.
-    pub(super) fn recover(&mut self) {
+    pub(super) fn recover(&mut self, rules: &Rules) {
         self.released = false;
         for group in self.groups.values_mut() {
-            group.not_posted(true, usize::MAX);
+            let max_shown = rules.route(&group.route).max_shown;
+            group.not_posted(true, max_shown);
         }
     }
 

@@ -363,6 +363,23 @@ fn what_was_noted_by_a_clock_that_was_ahead_silences_nobody() {
 }
 
 #[test]
+fn a_post_shows_no_more_after_a_crash_than_before() {
+    let mut rig = Rig::new(vec![failures()]);
+    for _ in 0..2 {
+        for _ in 0..20 {
+            rig.fails("report");
+        }
+        rig.now = later(rig.now, 10 * SECOND);
+        rig.engine.next_post(rig.now);
+    }
+    rig.restart();
+    rig.wait(MINUTE);
+    assert_eq!(rig.told(), [(Kind::Firing, 40)]);
+    let tally = rig.seen[0].notice.posting.tally.as_ref().unwrap();
+    assert_eq!(tally.shown.len(), failures().max_shown);
+}
+
+#[test]
 fn a_post_that_a_crash_interrupts_is_made_again_and_says_so() {
     let mut rig = Rig::new(vec![failures()]);
     rig.fails("report");
