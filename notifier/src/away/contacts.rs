@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,10 @@ use crate::store::{SharedStore, StoreError};
 
 /// How many users may wait for theirs to be noted; the others are noted when they connect again.
 const WAITING: usize = 1024;
+
+/// How long nothing is sent to an address from a token that its server refused. Nobody says of such
+/// an address that it is mended, and a mail a month harms no sender's name.
+const SUPPRESSED_FOR: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// A user's address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +35,17 @@ pub(crate) struct Contact {
     /// Nothing is sent there any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) suppressed: Option<Suppressed>,
+}
+
+impl Contact {
+    /// The address, if mail goes there now.
+    pub(crate) fn usable(self, now: Timestamp) -> Option<String> {
+        let holds = |suppressed: Suppressed| match self.source {
+            Source::Api => true,
+            Source::Token => now.duration_since(suppressed.at) < SUPPRESSED_FOR,
+        };
+        self.email.filter(|_| !self.suppressed.is_some_and(holds))
+    }
 }
 
 /// Who said where a user is reached.
@@ -184,6 +199,31 @@ pub(crate) async fn keep(gateway: std::sync::Arc<Gateway>, closed: CancellationT
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_of_a_token_is_tried_again_after_a_month() {
+        let at: Timestamp = "2026-01-15T10:30:00Z".parse().unwrap();
+        let after = |days: i64| at + jiff::SignedDuration::from_hours(24 * days);
+        let bad = |source| Contact {
+            email: Some("ann@example.org".into()),
+            name: None,
+            source,
+            suppressed: Some(Suppressed {
+                at,
+                reason: "550".into(),
+            }),
+        };
+        for (source, days, wants) in [
+            (Source::Token, -1, false),
+            (Source::Token, 29, false),
+            (Source::Token, 30, true),
+            // The backend says it again when it is mended.
+            (Source::Api, 300, false),
+        ] {
+            let usable = bad(source).usable(after(days)).is_some();
+            assert_eq!(usable, wants, "{source:?} {days}");
+        }
+    }
 
     #[test]
     fn the_backend_counts_more_than_a_token() {

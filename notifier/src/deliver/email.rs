@@ -6,7 +6,7 @@ use serde::Deserialize;
 use tracing::warn;
 
 use super::{Order, Outcome};
-use crate::away::contacts::{self, Contact};
+use crate::away::contacts;
 use crate::away::unsubscribe::Leave;
 use crate::gateway::Gateway;
 use crate::mail::{Mail, MailError, Mailer, item_of};
@@ -18,11 +18,7 @@ pub(super) async fn address(
     user_id: &str,
 ) -> Result<Option<String>, StoreError> {
     let contact = contacts::contact(store, user_id).await?;
-    Ok(contact.and_then(usable))
-}
-
-fn usable(contact: Contact) -> Option<String> {
-    contact.email.filter(|_| contact.suppressed.is_none())
+    Ok(contact.and_then(|contact| contact.usable(Timestamp::now())))
 }
 
 /// Sends an order.
@@ -42,7 +38,7 @@ pub(super) async fn send(
         (Err(error), _) | (_, Err(error)) => return super::store_away(&error),
     };
     let name = contact.as_ref().and_then(|contact| contact.name.clone());
-    let Some(to) = contact.and_then(usable) else {
+    let Some(to) = contact.and_then(|contact| contact.usable(Timestamp::now())) else {
         return Outcome::Gone("the user has no address any more".to_owned());
     };
     let template = gateway.config.mail.task_url.as_deref();

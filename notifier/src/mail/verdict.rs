@@ -136,16 +136,13 @@ fn answered(step: Step, code: u16, text: String) -> MailError {
     let place = step.as_str();
     let reason = || format!("{place}: {code} {text}");
     match (step, code) {
-        // "Too many recipients" by its older code (RFC 5321, section 4.5.3.1.10), or a mailbox that is full now.
-        (Step::Receiver, 552) => MailError::Transient {
+        (Step::Receiver, 500..) if is_full(code, &text) => MailError::Transient {
             code: Some(code),
             reason: reason(),
         },
-        // An address must not be given up for what our own relay thinks of us.
-        (Step::Receiver, 500..) if is_about_us(code, &text) => {
-            MailError::Unsendable { reason: reason() }
+        (Step::Receiver, 500..) if is_about_the_address(code, &text) => {
+            MailError::Refused { code, reason: text }
         }
-        (Step::Receiver, 500..) => MailError::Refused { code, reason: text },
         (_, 500..) => MailError::Unsendable { reason: reason() },
         _ => MailError::Transient {
             code: Some(code),
@@ -154,10 +151,28 @@ fn answered(step: Step, code: u16, text: String) -> MailError {
     }
 }
 
-/// A login is missing (530, 503 out of order), or the rules forbid it, as in "5.7.1 Relay access
-/// denied" (RFC 3463, section 3.8).
-fn is_about_us(code: u16, text: &str) -> bool {
-    matches!(code, 503 | 530) || text.starts_with("5.7.")
+/// A mailbox that is full now (RFC 3463, section 3.3), or "too many recipients" by its older code
+/// (RFC 5321, section 4.5.3.1.10).
+fn is_full(code: u16, text: &str) -> bool {
+    code == 552 || matches!(enhanced(text), Some((2, 2)))
+}
+
+/// Whether the receiver's address is no good, and not the sender, the mail, our server or how often
+/// we send: for those it must not be given up.
+fn is_about_the_address(code: u16, text: &str) -> bool {
+    match enhanced(text) {
+        // The sender's address, and the length of the mail (RFC 3463, sections 3.2 and 3.3).
+        Some((1, 7 | 8) | (2, 3)) => false,
+        Some((subject, _)) => matches!(subject, 1 | 2),
+        None => matches!(code, 550 | 551 | 553),
+    }
+}
+
+/// Subject and detail of an enhanced code at the beginning, the 1 and 10 of `5.1.10`.
+fn enhanced(text: &str) -> Option<(u16, u16)> {
+    let mut numbers = text.split_whitespace().next()?.splitn(3, '.');
+    let _class: u8 = numbers.next()?.parse().ok()?;
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -170,6 +185,24 @@ mod tests {
             text: text.into(),
         };
         Failure { step, what }.into()
+    }
+
+    /// Its name, and that it says what was answered.
+    fn kind(verdict: &MailError, code: u16) -> &'static str {
+        match verdict {
+            MailError::Transient { code: found, .. } => {
+                assert_eq!(*found, Some(code));
+                "transient"
+            }
+            MailError::Refused { code: found, .. } => {
+                assert_eq!(*found, code);
+                "refused"
+            }
+            MailError::Unsendable { reason } => {
+                assert!(reason.contains(&code.to_string()), "{reason}");
+                "unsendable"
+            }
+        }
     }
 
     #[test]
@@ -195,21 +228,34 @@ mod tests {
             (Content, 451, "", "transient"),
             (Content, 552, "5.3.4 too big", "unsendable"),
         ] {
-            let found = match verdict(step, code, text) {
-                MailError::Transient { code: found, .. } => {
-                    assert_eq!(found, Some(code));
-                    "transient"
-                }
-                MailError::Refused { code: found, .. } => {
-                    assert_eq!(found, code);
-                    "refused"
-                }
-                MailError::Unsendable { reason } => {
-                    assert!(reason.contains(&code.to_string()), "{reason}");
-                    "unsendable"
-                }
-            };
+            let found = kind(&verdict(step, code, text), code);
             assert_eq!(found, wants, "{step:?} {code} {text}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_bad_only_by_what_is_said_of_it() {
+        for (code, text, wants) in [
+            (551, "user not local", "refused"),
+            (550, "5.2.1 mailbox disabled", "refused"),
+            (554, "5.2.0 gone", "refused"),
+            (556, "5.1.10 takes no mail", "refused"),
+            (554, "5.1.2 no such domain", "refused"),
+            (552, "5.2.2 full", "transient"),
+            (550, "5.2.2 full", "transient"),
+            (550, "5.1.8 sender's domain not found", "unsendable"),
+            (553, "5.1.7 sender's address", "unsendable"),
+            (550, "5.2.3 too long for this mailbox", "unsendable"),
+            (550, "5.4.5 daily sending quota exceeded", "unsendable"),
+            (501, "5.5.4 invalid argument", "unsendable"),
+            (550, "5.5.1 sender rate limit", "unsendable"),
+            (550, "5.10.1 odd", "unsendable"),
+            (554, "no such user", "unsendable"),
+            (503, "5.5.1 bad sequence", "unsendable"),
+            (550, "5.7.1 blocked", "unsendable"),
+        ] {
+            let found = kind(&verdict(Step::Receiver, code, text), code);
+            assert_eq!(found, wants, "{code} {text}");
         }
     }
 }
