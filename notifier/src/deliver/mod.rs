@@ -91,12 +91,15 @@ pub(crate) async fn recipients(
     user_id: &str,
 ) -> Result<Vec<Option<String>>, StoreError> {
     match channel {
-        Channel::Push if gateway.pusher.is_some() => push::devices(store, user_id).await,
+        Channel::Push => match &gateway.pusher {
+            Some(pusher) => push::devices(pusher, store, user_id).await,
+            None => Ok(Vec::new()),
+        },
         Channel::Email if gateway.mailer.is_some() => {
             let address = email::address(store, user_id).await?;
             Ok(address.map(|_| None).into_iter().collect())
         }
-        _ => Ok(Vec::new()),
+        Channel::Email => Ok(Vec::new()),
     }
 }
 

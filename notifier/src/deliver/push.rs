@@ -15,14 +15,16 @@ use crate::push::kept;
 use crate::push::{Device, Devices, PushError, PushNote, Pusher, Subscription, Verdict};
 use crate::store::{SharedStore, StoreError};
 
-/// The browsers of a user, by their ids.
+/// The browsers of a user that can be tried, by their ids.
 pub(super) async fn devices(
+    pusher: &Pusher,
     store: &SharedStore,
     user_id: &str,
 ) -> Result<Vec<Option<String>>, StoreError> {
     let devices = kept::devices(store, user_id).await?;
     let devices = devices.iter(Timestamp::now());
     Ok(devices
+        .filter(|device| pusher.suits(&device.subscription))
         .map(|device| Some(device.subscription.id()))
         .collect())
 }
@@ -123,11 +125,15 @@ async fn push(
 fn outcome(error: &PushError) -> Outcome {
     let reason = with_causes(error);
     match error {
-        PushError::RateLimited { .. } | PushError::Unavailable { .. } => Outcome::Again {
+        _ if error.may_pass() => Outcome::Again {
             after: error.retry_after(),
             reason,
         },
-        PushError::Gone => Outcome::Gone(reason),
+        // Nothing can be mended that would let it go there.
+        PushError::Gone
+        | PushError::OtherKey
+        | PushError::Unusable(_)
+        | PushError::ForbiddenAddress { .. } => Outcome::Gone(reason),
         _ => Outcome::Refused(reason),
     }
 }

@@ -255,12 +255,7 @@ impl Pusher {
         subscription: &Subscription,
         note: &PushNote,
     ) -> Result<(), PushError> {
-        if subscription.key != self.public_key() {
-            return Err(PushError::OtherKey);
-        }
-        // Again, because the configuration may say otherwise than when the browser gave it.
-        let endpoint = self.policy.check(&subscription.endpoint);
-        let endpoint = endpoint.map_err(SubscriptionError::from)?;
+        let endpoint = self.endpoint(subscription)?;
         let request = self.request(&endpoint, subscription, note)?;
         let answered = async {
             let mut response = request.send().await?;
@@ -276,6 +271,20 @@ impl Pusher {
             Ok((response, body)) => verdict(&endpoint, &response, &body),
             Err(error) => Err(no_answer(&endpoint, error)),
         }
+    }
+
+    /// Whether a subscription can be tried: it was made for our key, and its endpoint may be taken.
+    pub(crate) fn suits(&self, subscription: &Subscription) -> bool {
+        self.endpoint(subscription).is_ok()
+    }
+
+    fn endpoint(&self, subscription: &Subscription) -> Result<Endpoint, PushError> {
+        if subscription.key != self.public_key() {
+            return Err(PushError::OtherKey);
+        }
+        // Again, because the configuration may say otherwise than when the browser gave it.
+        let endpoint = self.policy.check(&subscription.endpoint);
+        Ok(endpoint.map_err(SubscriptionError::from)?)
     }
 
     fn request(

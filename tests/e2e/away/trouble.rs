@@ -106,6 +106,38 @@ async fn a_browser_that_is_gone_is_forgotten() {
 }
 
 #[tokio::test]
+async fn a_browser_that_subscribed_for_another_key_is_no_recipient() {
+    let scene = Scene::begin().await;
+    scene.browser("ann").await;
+    scene.notifier.stop().await;
+    let another_key = config(&scene.stack.folder.0);
+    let settings = settings(&scene.stack, another_key);
+    let notifier = scene.stack.notifier(settings).await;
+    let event = publish(
+        &scene.rabbit,
+        "ann",
+        "notification.created",
+        "Nowhere",
+        Uuid::now_v7(),
+    );
+    let event = event.await;
+    logged(&notifier, event, &["no_recipient"]).await;
+    // With a browser that is hers the other costs nothing either.
+    subscribe(&notifier, &scene.push, "ann").await;
+    let event = publish(
+        &scene.rabbit,
+        "ann",
+        "notification.created",
+        "Here",
+        Uuid::now_v7(),
+    )
+    .await;
+    logged(&notifier, event, &["ordered", "sent"]).await;
+    assert_eq!(scene.rabbit.ready("dead").await, 0);
+    notifier.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_refused_lies_in_the_dead_letters_and_can_be_replayed() {
     let scene = Scene::begin().await;
     scene.browser("ann").await;
