@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{Order, Outcome};
 use crate::gateway::Gateway;
 use crate::push::kept;
-use crate::push::{Device, Devices, PushError, PushNote, Pusher, Subscription, Verdict};
+use crate::push::{Device, Devices, PushError, PushNote, Pusher, Subscription, Urgency, Verdict};
 use crate::store::{SharedStore, StoreError};
 
 /// The browsers of a user that can be tried, by their ids.
@@ -71,8 +71,10 @@ pub(super) async fn send(
         return Outcome::Gone("the browser has given its subscription up".to_owned());
     };
     let subscription = &device.subscription;
+    let urgency = events.iter().map(Urgency::of).max();
+    let urgency = urgency.unwrap_or(Urgency::Normal);
     let sent = match summary(events) {
-        Ok(event) => push(gateway, pusher, subscription, order, &event).await,
+        Ok(event) => push(gateway, pusher, subscription, order, (&event, urgency)).await,
         Err(error) => return Outcome::Refused(error.to_string()),
     };
     let verdict = match &sent {
@@ -108,14 +110,20 @@ async fn push(
     pusher: &Pusher,
     subscription: &Subscription,
     order: &Order,
-    event: &Event,
+    (event, urgency): (&Event, Urgency),
 ) -> Result<(), PushError> {
     let seq = order.events.last().map(|event| event.seq);
     let ttl = gateway.config.push.ttl.0;
-    let note = PushNote::of_event(event, seq, ttl);
+    let note = PushNote {
+        urgency,
+        ..PushNote::of_event(event, seq, ttl)
+    };
     match pusher.send(subscription, &note).await {
         Err(PushError::TooLarge) => {
-            let stub = PushNote::stub_of_event(event, seq, ttl);
+            let stub = PushNote {
+                urgency,
+                ..PushNote::stub_of_event(event, seq, ttl)
+            };
             pusher.send(subscription, &stub).await
         }
         sent => sent,

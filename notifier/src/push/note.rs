@@ -41,12 +41,10 @@ pub struct PushNote {
     pub topic: Option<Topic>,
 }
 
-/// Whether a message is worth a device's battery (RFC 8030, 5.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Whether a message is worth a device's battery (RFC 8030, 5.3). Nothing is `very-low`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Urgency {
-    /// On power, and in a network that costs nothing.
-    VeryLow,
-    /// On power, or in such a network.
+    /// On power, or in a network that costs nothing.
     Low,
     /// Unless the battery is low.
     Normal,
@@ -55,11 +53,31 @@ pub enum Urgency {
 }
 
 impl Urgency {
+    /// What an event says of itself: a job that failed for good is worth waking a device, and so is
+    /// what has the `severity` `critical`; what has `info` can wait.
+    pub(crate) fn of(event: &Event) -> Self {
+        #[derive(Default, Deserialize)]
+        struct Said {
+            severity: Option<Value>,
+            status: Option<Value>,
+        }
+        let data = event.data.as_deref().map_or("null", RawValue::get);
+        let said: Said = serde_json::from_str(data).unwrap_or_default();
+        let is = |said: &Option<Value>, word: &str| said.as_ref().is_some_and(|it| it == word);
+        let failed = event.kind == TASK_STATUS_CHANGED && is(&said.status, "failed");
+        if failed || is(&said.severity, "critical") {
+            Self::High
+        } else if is(&said.severity, "info") {
+            Self::Low
+        } else {
+            Self::Normal
+        }
+    }
+
     /// The word in the header.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::VeryLow => "very-low",
             Self::Low => "low",
             Self::Normal => "normal",
             Self::High => "high",
@@ -94,7 +112,7 @@ impl PushNote {
         let told = Told::of(event);
         let mut payload = told.payload(event, seq, MAX_TITLE);
         payload.body.clone_from(&told.body);
-        Self::with(&payload.cut_to_fit(), &told, ttl)
+        Self::with(&payload.cut_to_fit(), &told, event, ttl)
     }
 
     /// The same in a few hundred bytes, for a push service that takes no more.
@@ -102,14 +120,14 @@ impl PushNote {
     pub fn stub_of_event(event: &Event, seq: Option<u64>, ttl: Duration) -> Self {
         let told = Told::of(event);
         let payload = told.payload(event, seq, MAX_STUB_TITLE);
-        Self::with(&payload.cut_to_fit(), &told, ttl)
+        Self::with(&payload.cut_to_fit(), &told, event, ttl)
     }
 
-    fn with(body: &[u8], told: &Told, ttl: Duration) -> Self {
+    fn with(body: &[u8], told: &Told, event: &Event, ttl: Duration) -> Self {
         Self {
             body: Bytes::copy_from_slice(body),
             ttl,
-            urgency: Urgency::Normal,
+            urgency: Urgency::of(event),
             topic: Some(Topic::of(&told.tag)),
         }
     }
@@ -300,6 +318,30 @@ mod tests {
         let fields = more.as_object().unwrap().clone();
         task.as_object_mut().unwrap().extend(fields);
         task
+    }
+
+    #[test]
+    fn only_what_matters_now_wakes_a_device() {
+        let of_task = |status| event(TASK_STATUS_CHANGED, &task(status, &json!({})), None);
+        let severe = |severity: Value| event("x", &json!({"severity": severity}), None);
+        for (event, wants) in [
+            (of_task("failed"), Urgency::High),
+            (of_task("succeeded"), Urgency::Normal),
+            (
+                event("x", &json!({"status": "failed"}), None),
+                Urgency::Normal,
+            ),
+            (severe(json!("critical")), Urgency::High),
+            (severe(json!("error")), Urgency::Normal),
+            (severe(json!("info")), Urgency::Low),
+            (severe(json!(7)), Urgency::Normal),
+            (event("x", &json!([]), None), Urgency::Normal),
+        ] {
+            let told = PushNote::of_event(&event, None, TTL).urgency;
+            let stub = PushNote::stub_of_event(&event, None, TTL).urgency;
+            assert_eq!((told, stub), (wants, wants), "{event:?}");
+        }
+        assert!(Urgency::Low < Urgency::Normal && Urgency::Normal < Urgency::High);
     }
 
     #[test]
