@@ -233,7 +233,9 @@ impl ConsumeSession {
             self.topology.declare(&channel).await
         };
         in_time(self.limit, "declare exchanges and queues", declaring).await?;
-        for subscription in &self.subscriptions {
+        // From what nobody takes any more another consumer may have it.
+        let taken = |subscription: &&Subscription| !subscription.deliveries.is_closed();
+        for subscription in self.subscriptions.iter().filter(taken) {
             let tag = Uuid::now_v7();
             let step = format!("consume {}", subscription.source.name());
             let subscribing = subscribe(connection, subscription, tag);
@@ -244,6 +246,7 @@ impl ConsumeSession {
             };
             pumps.spawn(pump(
                 queue,
+                (channel.clone(), tag),
                 consumer,
                 subscription.deliveries.clone(),
                 position,
@@ -371,40 +374,51 @@ async fn subscribe(
 
 async fn pump(
     queue: String,
+    (channel, tag): (Channel, Uuid),
     mut consumer: lapin::Consumer,
     deliveries: mpsc::Sender<Delivery>,
     position: Option<Arc<StreamPosition>>,
     alive: Weak<()>,
 ) -> SessionError {
-    while let Some(delivery) = consumer.next().await {
+    loop {
+        let delivery = tokio::select! {
+            delivery = consumer.next() => delivery,
+            () = deliveries.closed() => break,
+        };
         match delivery {
-            Ok(delivery) => {
+            Some(Ok(delivery)) => {
                 let delivery = Delivery::new(delivery, Weak::clone(&alive));
                 let offset = delivery.offset();
                 if deliveries.send(delivery).await.is_err() {
-                    // The service stops and takes no more; that is no fault of the connection,
-                    // which is still needed to settle what is in hand.
-                    std::future::pending::<()>().await;
+                    break;
                 }
                 // Only now: what could not be handed on before the connection broke is read again.
                 if let (Some(position), Some(offset)) = (&position, offset) {
                     position.passed(offset);
                 }
             }
-            Err(error) => return error.into(),
+            Some(Err(error)) => return error.into(),
+            None => return SessionError::ConsumerEnded(queue),
         }
     }
-    SessionError::ConsumerEnded(queue)
+    // The service takes no more from there, and another may. That is no fault of the connection, which
+    // is still needed to settle what is in hand.
+    cancel(&channel, tag).await;
+    std::future::pending().await
 }
 
 /// The last first: a queue of our own goes with its consumer, and later ones rely on it.
 async fn cancel_all(consumers: &[(Channel, Uuid)]) {
     for (channel, tag) in consumers.iter().rev() {
-        let cancel = channel.basic_cancel(tag.to_string().into(), BasicCancelOptions::default());
-        match timeout(Duration::from_secs(5), cancel).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(%error, "the consumer could not be cancelled"),
-            Err(_) => debug!("the broker did not confirm the end of the consumer in time"),
-        }
+        cancel(channel, *tag).await;
+    }
+}
+
+async fn cancel(channel: &Channel, tag: Uuid) {
+    let cancel = channel.basic_cancel(tag.to_string().into(), BasicCancelOptions::default());
+    match timeout(Duration::from_secs(5), cancel).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "the consumer could not be cancelled"),
+        Err(_) => debug!("the broker did not confirm the end of the consumer in time"),
     }
 }

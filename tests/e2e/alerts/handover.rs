@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use bellhop_tests::alerts::{count, fail};
 use bellhop_tests::broker::setting;
+use bellhop_tests::client::metric;
 use bellhop_tests::mattermost::{Mattermost, Mode};
 use bellhop_tests::program::Program;
 use bellhop_tests::stack::{PATIENCE, Stack};
@@ -74,6 +75,37 @@ async fn another_notifier_goes_on_with_groups_that_wait() {
     // Nothing is in the queue any more: it is the state that the second goes on from.
     let posts = wait_until_told(&double, 3).await;
     assert_eq!(posts.len(), 1, "{posts:?}");
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn a_notifier_that_waits_for_its_clients_leaves_alerts_to_another() {
+    let stack = Stack::shared();
+    let double = Mattermost::start().await.unwrap();
+    let shared = |instance: &str| {
+        let mut shared = config(&stack, &double);
+        shared.store = stack.shared_config().store;
+        shared.instance = Some(instance.into());
+        shared.websocket.drain_window.0 = Duration::from_mins(2);
+        shared
+    };
+    let first = stack.notifier(shared("first")).await;
+    let rabbit = stack.rabbit().await;
+    fail(&rabbit, "report", "before").await;
+    wait_until_told(&double, 1).await;
+    let second = stack.notifier(shared("second")).await;
+    let mut clients = Vec::new();
+    for n in 0..20 {
+        clients.push(stack.client(&first, &format!("u{n}")).await);
+    }
+    first.begin_stop();
+    first.wait_ready(false).await;
+    fail(&rabbit, "import", "meanwhile").await;
+    wait_until_told(&double, 2).await;
+    let left = metric(&first, "bellhop_notifier_connections").await;
+    assert!(left > 0, "it was gone before");
+    drop(clients);
+    first.stop().await;
     second.stop().await;
 }
 
