@@ -6,7 +6,7 @@ use tracing::warn;
 
 use super::engine::{Silence, State};
 use crate::documents;
-use crate::store::{SharedStore, StoreError};
+use crate::store::{Document, SharedStore, StoreError};
 use crate::streams::catch_up::within;
 
 /// The document of the open groups.
@@ -22,6 +22,8 @@ pub(super) struct Keeper {
     version: u64,
     /// What was saved last.
     saved: Option<Bytes>,
+    /// What was to be saved next, while nobody knows whether it is.
+    tried: Option<Bytes>,
 }
 
 /// What became of a state to save.
@@ -51,6 +53,7 @@ impl Keeper {
             store,
             version: 0,
             saved: None,
+            tried: None,
         }
     }
 
@@ -71,6 +74,7 @@ impl Keeper {
     pub(super) fn claim(&mut self, version: u64) {
         self.version = version;
         self.saved = None;
+        self.tried = None;
     }
 
     /// Keeps a state if it changed, or if others must see that somebody looks after it.
@@ -85,16 +89,33 @@ impl Keeper {
                 return Ok(Saved::Yes);
             }
         };
-        if !renew && self.saved.as_ref() == Some(&body) {
-            return Ok(Saved::Yes);
+        loop {
+            if !renew && self.saved.as_ref() == Some(&body) {
+                return Ok(Saved::Yes);
+            }
+            let put = store.put_document(STATE.to_owned(), self.version, body.clone());
+            let before = self.tried.replace(body.clone());
+            if within(put).await? {
+                self.tried = None;
+                self.version += 1;
+                self.saved = Some(body);
+                return Ok(Saved::Yes);
+            }
+            // What an earlier try put there when its time was up is no other instance's.
+            let found = match &before {
+                Some(_) => within(store.document(STATE.to_owned())).await?,
+                None => None,
+            };
+            self.tried = None;
+            let is_ours = |found: &Document| {
+                found.version == self.version + 1 && before.as_ref() == Some(&found.body)
+            };
+            let Some(ours) = found.filter(is_ours) else {
+                return Ok(Saved::Taken);
+            };
+            self.version = ours.version;
+            self.saved = Some(ours.body);
         }
-        let put = store.put_document(STATE.to_owned(), self.version, body.clone());
-        if !within(put).await? {
-            return Ok(Saved::Taken);
-        }
-        self.version += 1;
-        self.saved = Some(body);
-        Ok(Saved::Yes)
     }
 
     /// The silences that are kept.
@@ -104,5 +125,67 @@ impl Keeper {
         };
         let silences = documents::get(store, SILENCES).await?;
         Ok(silences.unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use futures_util::FutureExt as _;
+    use jiff::Timestamp;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::store::{Retention, Sqlite};
+
+    fn state(number: u128) -> State {
+        let mut state = State::default();
+        let pace = state.receivers.entry(number.to_string()).or_default();
+        pace.refused(Timestamp::UNIX_EPOCH);
+        state
+    }
+
+    /// Waits until the store has so many versions.
+    async fn versions(store: &SharedStore, wants: u64) {
+        loop {
+            let found = store.document(STATE.to_owned()).await.unwrap();
+            if found.is_some_and(|found| found.version >= wants) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_too_late_to_be_told_is_known_again() {
+        let folder = std::env::temp_dir().join(format!("bellhop-alerts-{}", Uuid::now_v7()));
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join("store.db");
+        let retention = Retention {
+            events: 1,
+            age: Duration::from_hours(1),
+        };
+        let store: SharedStore = Arc::new(Sqlite::open(&path, retention).unwrap());
+        let mut keeper = Keeper::new(Some(Arc::clone(&store)));
+        // Its answer comes when nobody waits for it any more.
+        drop(keeper.save(&state(1), false).now_or_never());
+        versions(&store, 1).await;
+        let saved = keeper.save(&state(1), false).await.unwrap();
+        assert_eq!((saved, keeper.version), (Saved::Yes, 1));
+        drop(keeper.save(&state(2), false).now_or_never());
+        versions(&store, 2).await;
+        let saved = keeper.save(&state(3), false).await.unwrap();
+        assert_eq!((saved, keeper.version), (Saved::Yes, 3));
+        // Another instance's is not taken for it.
+        drop(keeper.save(&state(4), false).now_or_never());
+        versions(&store, 4).await;
+        let mut other = Keeper::new(Some(Arc::clone(&store)));
+        other.claim(4);
+        assert_eq!(other.save(&state(5), false).await.unwrap(), Saved::Yes);
+        assert_eq!(keeper.save(&state(6), false).await.unwrap(), Saved::Taken);
+        drop((keeper, other, store));
+        drop(std::fs::remove_dir_all(&folder));
     }
 }
