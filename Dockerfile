@@ -16,6 +16,8 @@ RUN apt-get update \
     && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin bellhop \
     && install --directory --owner 10001 --group 10001 /var/lib/bellhop
 COPY --from=build /out/ /usr/local/bin/
+# Every key there is, with its default.
+COPY deploy/worker.toml deploy/notifier.toml /usr/share/doc/bellhop/
 USER 10001:10001
 # Where a notifier keeps its events, unless store.path or store.kind says otherwise.
 WORKDIR /var/lib/bellhop

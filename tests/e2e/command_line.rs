@@ -4,6 +4,7 @@
 mod jobs;
 mod mistakes;
 mod query_tokens;
+mod reference;
 mod secrets;
 mod silence;
 mod store;
