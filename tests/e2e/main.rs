@@ -41,6 +41,7 @@ mod key_sets;
 mod limits;
 mod long_jobs;
 mod metrics;
+mod permissions;
 mod presence_http;
 mod progress;
 mod public_keys;
