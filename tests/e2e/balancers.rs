@@ -3,12 +3,13 @@
 mod crowd;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bellhop_common::config::HumanDuration;
+use bellhop_common::config::{HumanDuration, Secret};
 use bellhop_tests::balancer::{Balancer, Kind};
 use bellhop_tests::broker::free_port;
 use bellhop_tests::program::Program;
+use bellhop_tests::redis::OwnRedis;
 use bellhop_tests::stack::{PATIENCE, Stack, http};
 use futures_util::StreamExt as _;
 use rustix::process::Signal;
@@ -158,6 +159,39 @@ async fn addresses_are_known(kind: Kind) {
         assert_eq!(answer.status(), 404, "{path} is not for strangers");
     }
     drop(connections);
+    notifier.stop().await;
+}
+
+#[tokio::test]
+async fn haproxy_lets_new_clients_in_while_the_shared_store_is_away() {
+    let mut redis = OwnRedis::started().await;
+    let stack = Stack::shared();
+    let mut config = stack.shared_config();
+    config.store.url = Some(Secret::new(redis.url()));
+    let notifier = stack.notifier(config).await;
+    let port = notifier.address.port();
+    let balancer = Balancer::start(Kind::Haproxy, [port, port], false, &[]).await;
+    redis.kill();
+    notifier.wait_ready(false).await;
+    let ready = async |query: &str| {
+        let url = format!("http://{}/readyz{query}", notifier.address);
+        http().get(url).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(
+        ready("?exclude=store.writes&exclude=store.reads").await,
+        200
+    );
+    assert_eq!(ready("?exclude=store.write").await, 503);
+    // It looks every second, and twice before it believes a no.
+    let looked = Instant::now() + Duration::from_secs(4);
+    for number in (0..100).cycle() {
+        let mut way = Way::of(number, balancer.address);
+        assert!(!way.instance().await.is_empty());
+        sleep(Duration::from_millis(20)).await;
+        if Instant::now() > looked {
+            break;
+        }
+    }
     notifier.stop().await;
 }
 

@@ -87,8 +87,8 @@ impl Kind {
         let folder = folder.display();
         let server = |port| format!("{}:{port}", Ipv4Addr::LOCALHOST);
         let mut places = vec![
-            ("127.0.0.1:8081", server(one)),
-            ("127.0.0.1:8082", server(two)),
+            ("127.0.0.1:8181", server(one)),
+            ("127.0.0.1:8182", server(two)),
         ];
         places.extend(match self {
             Self::Nginx => {

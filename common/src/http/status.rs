@@ -9,15 +9,16 @@ use warp::{Filter, Rejection, Reply};
 use crate::telemetry::{Health, Metrics};
 
 /// `GET /healthz` (the process answers), `GET /readyz` (200 while every component is up, else 503;
-/// the body names them) and `GET /metrics`.
+/// the body names them; `?exclude=NAME`, any number of them, leaves some out) and `GET /metrics`.
 #[must_use]
 pub fn status_routes(
     health: Health,
     metrics: Metrics,
 ) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
     let healthz = warp::path!("healthz").map(|| "ok\n".into_response());
-    let readyz = warp::path!("readyz").map(move || {
-        let (ready, report) = health.report();
+    let query = warp::query::<Vec<(String, String)>>();
+    let readyz = warp::path!("readyz").and(query).map(move |query| {
+        let (ready, report) = health.report(&excluded(query));
         let status = if ready {
             StatusCode::OK
         } else {
@@ -30,6 +31,11 @@ pub fn status_routes(
         warp::reply::with_header(metrics.render(), "content-type", content_type).into_response()
     });
     warp::get().and(healthz.or(readyz).unify().or(page).unify())
+}
+
+fn excluded(query: Vec<(String, String)>) -> Vec<String> {
+    let excludes = query.into_iter().filter(|(name, _)| name == "exclude");
+    excludes.map(|(_, component)| component).collect()
 }
 
 /// Answers 404 to everything else, for a service that has only these pages.

@@ -75,15 +75,17 @@ impl Health {
     }
 
     /// Whether every component that is needed is up, and which is: `{"ready": false, "components": {...}}`.
+    /// Those that are excluded are not needed. A name that no component has is no error; it stands in
+    /// `unknown`.
     #[must_use]
-    pub fn report(&self) -> (bool, Value) {
+    pub fn report(&self, excluded: &[String]) -> (bool, Value) {
         let components = self
             .components
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let ready = components
             .iter()
-            .all(|part| part.component.is_up() || !part.needed);
+            .all(|part| part.component.is_up() || !part.needed || excluded.contains(&part.name));
         let states: Map<_, _> = components
             .iter()
             .map(|part| {
@@ -91,10 +93,17 @@ impl Health {
                 (part.name.clone(), Value::from(state))
             })
             .collect();
-        (
-            ready,
-            serde_json::json!({ "ready": ready, "components": states }),
-        )
+        let (known, unknown): (Vec<_>, Vec<_>) =
+            excluded.iter().partition(|name| states.contains_key(*name));
+        let mut report = Map::new();
+        report.insert("ready".into(), ready.into());
+        report.insert("components".into(), states.into());
+        for (key, names) in [("excluded", known), ("unknown", unknown)] {
+            if !names.is_empty() {
+                report.insert(key.into(), serde_json::json!(names));
+            }
+        }
+        (ready, report.into())
     }
 }
 
@@ -105,20 +114,39 @@ mod tests {
     #[test]
     fn one_component_down_means_not_ready_and_is_named() {
         let health = Health::new();
-        assert!(health.report().0);
+        assert!(health.report(&[]).0);
         let (publisher, consumer) = (health.component("publisher"), health.component("consumer"));
         publisher.up();
-        let (ready, report) = health.report();
+        let (ready, report) = health.report(&[]);
         assert!(!ready);
         assert_eq!(report["components"]["consumer"], "down");
         consumer.up();
-        assert!(health.report().0);
+        assert!(health.report(&[]).0);
         publisher.down();
-        assert!(!health.report().0);
+        assert!(!health.report(&[]).0);
         publisher.up();
         let _sink = health.notice("sink");
-        let (ready, report) = health.report();
+        let (ready, report) = health.report(&[]);
         assert!(ready, "it is only shown");
         assert_eq!(report["components"]["sink"], "down");
+    }
+
+    #[test]
+    fn who_asks_may_leave_components_out() {
+        let health = Health::new();
+        health.component("publisher").up();
+        let _store = health.component("store");
+        let without = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+            health.report(&names)
+        };
+        assert!(!without(&["publisher"]).0);
+        let (ready, report) = without(&["store", "stoer"]);
+        assert!(ready);
+        assert_eq!(report["components"]["store"], "down", "it is still told");
+        assert_eq!(report["excluded"], serde_json::json!(["store"]));
+        assert_eq!(report["unknown"], serde_json::json!(["stoer"]));
+        let (_, report) = without(&[]);
+        assert!(report.get("excluded").is_none() && report.get("unknown").is_none());
     }
 }
