@@ -17,10 +17,9 @@ pub fn say(line: &str) {
     drop(writeln!(std::io::stdout(), "{line}"));
 }
 
-/// Writes an error with its causes to standard error.
+/// Writes an error to standard error.
 pub fn complain(program: &str, error: &(dyn std::fmt::Display + Send + Sync)) {
-    // `{:#}` is how anyhow prints the chain of causes in one line.
-    drop(writeln!(std::io::stderr(), "{program}: {error:#}"));
+    drop(writeln!(std::io::stderr(), "{program}: {error}"));
 }
 
 /// Why a service is not healthy.

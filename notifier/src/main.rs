@@ -4,6 +4,8 @@ mod cli;
 
 use std::process::ExitCode;
 
+use bellhop_common::cli::complain;
+use bellhop_common::telemetry::with_causes;
 use clap::Parser as _;
 
 #[tokio::main]
@@ -11,7 +13,7 @@ async fn main() -> ExitCode {
     match cli::Cli::parse().run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            bellhop_common::cli::complain("notifier", &error);
+            complain("notifier", &with_causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -10,9 +10,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use bellhop_common::amqp::{Names, Publisher, PublisherTask, Topology};
 use bellhop_common::cli::{complain, health_check, say};
-use bellhop_common::config::{ConfigFlags, LogConfig, Sources, to_redacted_toml};
+use bellhop_common::config::{AmqpConfig, ConfigFlags, LogConfig, Sources, to_redacted_toml};
 use bellhop_common::enqueue::{cancel, enqueue};
-use bellhop_common::telemetry::{Component, init_logs};
+use bellhop_common::telemetry::{Component, init_logs, with_causes};
 use bellhop_common::wire::Job;
 use bellhop_common::{shutdown, tls};
 use clap::{Args, Parser, Subcommand};
@@ -46,7 +46,7 @@ pub async fn main(tasks: Registry) -> ExitCode {
     match Cli::parse().run(tasks).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&program(), &error);
+            complain(&program(), &with_causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -165,6 +165,9 @@ impl Cli {
 }
 
 fn say_upcoming(config: &WorkerConfig, now: Timestamp, count: u8) {
+    if config.cron.is_empty() {
+        say("no periodic jobs are configured: add [cron.\"<name>\"]");
+    }
     for Upcoming { name, times } in upcoming(&config.cron, now, usize::from(count)) {
         let Some(cron) = config.cron.get(&name) else {
             continue;
@@ -221,7 +224,7 @@ fn with_configured(mut registry: Registry, config: &WorkerConfig) -> anyhow::Res
 }
 
 async fn cancel_task(flags: &ConfigFlags, id: &str, user: Option<&str>) -> anyhow::Result<()> {
-    let (publisher, task, names) = producer(flags, "cancel")?;
+    let (publisher, task, names) = producer(flags, "cancel").await?;
     let result = cancel(&publisher, &names, id, user, Timestamp::now()).await;
     task.close().await;
     result?;
@@ -230,7 +233,10 @@ async fn cancel_task(flags: &ConfigFlags, id: &str, user: Option<&str>) -> anyho
 }
 
 /// A publisher for one command, which logs only what goes wrong.
-fn producer(flags: &ConfigFlags, name: &str) -> anyhow::Result<(Publisher, PublisherTask, Names)> {
+async fn producer(
+    flags: &ConfigFlags,
+    name: &str,
+) -> anyhow::Result<(Publisher, PublisherTask, Names)> {
     let config: WorkerConfig = Sources::of_process(flags).load()?;
     let level = "warn".into();
     init_logs(&LogConfig {
@@ -242,6 +248,15 @@ fn producer(flags: &ConfigFlags, name: &str) -> anyhow::Result<(Publisher, Publi
     // No queue of jobs is made here, or a misspelt one would swallow them.
     let topology = Topology::base(&names);
     let (publisher, task) = Publisher::start(&config.amqp, name, topology, Component::default());
+    let AmqpConfig {
+        url,
+        publish_timeout,
+        ..
+    } = &config.amqp;
+    anyhow::ensure!(
+        publisher.connects().await,
+        "cannot reach RabbitMQ at {url}: tried for {publish_timeout}"
+    );
     Ok((publisher, task, names))
 }
 
@@ -252,8 +267,9 @@ impl Enqueue {
         let id = self.id.unwrap_or_else(|| Uuid::now_v7().to_string());
         let mut job = Job::new(id, self.kind, args, self.user);
         job.title = self.title;
-        let (publisher, task, names) = producer(&self.config, "enqueue")?;
         self.options.apply(&mut job);
+        job.check()?;
+        let (publisher, task, names) = producer(&self.config, "enqueue").await?;
         let result = enqueue(&publisher, &names, &self.queue, &job, Timestamp::now()).await;
         task.close().await;
         let enqueued = result?;

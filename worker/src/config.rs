@@ -191,6 +191,23 @@ pub struct FilesConfig {
 }
 
 impl ServiceConfig for WorkerConfig {
+    const ELSEWHERE: (&'static str, &'static [&'static str]) = (
+        "notifier",
+        &[
+            "alerts",
+            "auth",
+            "escalation",
+            "instance",
+            "mail",
+            "mattermost",
+            "push",
+            "rooms",
+            "store",
+            "tasks",
+            "websocket",
+        ],
+    );
+
     fn problems(&self) -> Vec<String> {
         let mut problems = self.amqp.problems();
         problems.extend(self.log.problems());

@@ -10,13 +10,13 @@ use jiff::Timestamp;
 #[derive(Debug, Default, Args)]
 pub(crate) struct JobOptions {
     /// Not before this time, e.g. `2026-12-24T18:00:00Z`
-    #[arg(long, value_name = "TIME", conflicts_with = "delay")]
+    #[arg(long, value_name = "TIME", conflicts_with = "delay", value_parser = time)]
     run_at: Option<Timestamp>,
     /// Not before so much time has passed, e.g. `90s` or `2h`
     #[arg(long, value_name = "DURATION")]
     delay: Option<HumanDuration>,
     /// Not after this time
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = time)]
     expires_at: Option<Timestamp>,
     /// How often it may be tried
     #[arg(long, value_name = "N")]
@@ -50,6 +50,11 @@ impl JobOptions {
         job.unique_key = self.unique_key;
         job.unique_for_s = self.unique_for.map(whole_seconds);
     }
+}
+
+fn time(text: &str) -> Result<Timestamp, String> {
+    let time = text.parse();
+    time.map_err(|_| format!("{text:?} is not a time such as 2026-12-24T18:00:00Z"))
 }
 
 /// Rounded up: never sooner or shorter than asked for.

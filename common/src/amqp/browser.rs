@@ -95,8 +95,14 @@ pub struct Death {
 #[derive(Debug, Error)]
 pub enum BrowseError {
     /// There is no connection.
-    #[error("cannot reach RabbitMQ")]
-    Connect(#[from] ConnectError),
+    #[error("cannot reach RabbitMQ at {url}")]
+    Connect {
+        /// Where, without the password.
+        url: String,
+        /// Why.
+        #[source]
+        source: ConnectError,
+    },
     /// Somebody else is at it.
     #[error(
         "somebody else is looking through `{queue}`, for longer than {waited:?} now: try again \
@@ -138,7 +144,11 @@ impl Browser {
         wait: Duration,
     ) -> Result<Self, BrowseError> {
         let limit = config.connect_timeout.0;
-        let connection = connect(config, name, FOREIGN_FRAME).await?;
+        let connecting = connect(config, name, FOREIGN_FRAME).await;
+        let connection = connecting.map_err(|source| BrowseError::Connect {
+            url: config.url.to_string(),
+            source,
+        })?;
         let opening = async {
             let declaring = async {
                 let channel = connection.create_channel().await?;

@@ -213,6 +213,16 @@ impl Publisher {
         }
     }
 
+    /// Waits for a connection, for up to `amqp.publish_timeout`; whether there is one. For a command
+    /// that would rather say where it looked than that no confirm came.
+    pub async fn connects(&self) -> bool {
+        let mut link = self.link.clone();
+        let there = link.wait_for(|link| !matches!(link, Link::Down));
+        timeout(self.timeout, there)
+            .await
+            .is_ok_and(|there| there.is_ok())
+    }
+
     /// Declares more, besides the topology that every connection begins with.
     ///
     /// # Errors

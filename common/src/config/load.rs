@@ -1,5 +1,6 @@
 //! Reading the layers and laying them over each other.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -24,6 +25,9 @@ pub struct ConfigFlags {
 
 /// A service's whole configuration.
 pub trait ServiceConfig: DeserializeOwned + Serialize {
+    /// The other program, and its keys of the top level that this one does not have.
+    const ELSEWHERE: (&'static str, &'static [&'static str]) = ("", &[]);
+
     /// What is wrong with the values together, one sentence each; empty when nothing is.
     fn problems(&self) -> Vec<String>;
 }
@@ -115,7 +119,7 @@ impl Sources {
         }
         let config: C = table.try_into().map_err(|error| ConfigError::Invalid {
             place: "configuration".into(),
-            message: explain(&error),
+            message: explain::<C>(&error),
         })?;
         let problems = config.problems();
         if problems.is_empty() {
@@ -143,7 +147,7 @@ impl Sources {
             let path = path.display();
             ConfigError::Invalid {
                 place: line.map_or_else(|| path.to_string(), |line| format!("{path} line {line}")),
-                message: explain(&error),
+                message: explain::<C>(&error),
             }
         })
     }
@@ -224,7 +228,7 @@ fn with_value<C: ServiceConfig>(
     };
     Err(ConfigError::Invalid {
         place,
-        message: explain(&error),
+        message: explain::<C>(&error),
     })
 }
 
@@ -248,31 +252,58 @@ fn set(table: &mut Table, path: &[String], value: Value) {
 }
 
 /// The error's message, with the nearest known key when a key is unknown.
-fn explain(error: &toml::de::Error) -> String {
+fn explain<C: ServiceConfig>(error: &toml::de::Error) -> String {
     let message = error.message().trim();
+    if message == BAD_ADDRESS {
+        return "the value does not fit: expected an IP address and a port, such as 127.0.0.1:8080"
+            .into();
+    }
     // serde quotes the value that does not fit, which may be a secret in the wrong place.
     if message.starts_with("invalid type") || message.starts_with("invalid value") {
         let expected = message.rsplit_once(", expected ");
         return expected.map_or("the value does not fit".into(), |(_, expected)| {
-            format!("the value does not fit: expected {expected}")
+            format!("the value does not fit: expected {}", form(expected))
         });
     }
     // The form is serde's own (`serde::de::Error::unknown_field`): the unknown name and then the
     // known ones, each in backticks.
     let mut names = message.split('`').skip(1).step_by(2);
-    let nearest = message
+    let unknown = message
         .starts_with("unknown field")
         .then(|| names.next())
-        .flatten()
-        .and_then(|unknown| {
-            names
-                .map(|known| (strsim::damerau_levenshtein(unknown, known), known))
-                .min()
-                .filter(|(distance, known)| *distance <= 1 + known.len() / 3)
-        });
+        .flatten();
+    let (other, theirs) = C::ELSEWHERE;
+    // Only the top level has `amqp`.
+    if let Some(unknown) = unknown.filter(|unknown| theirs.contains(unknown))
+        && names.clone().any(|known| known == "amqp")
+    {
+        return format!(
+            "unknown field `{unknown}`: this is the {other}'s; give each program a file and an \
+             environment of its own"
+        );
+    }
+    let nearest = unknown.and_then(|unknown| {
+        names
+            .map(|known| (strsim::damerau_levenshtein(unknown, known), known))
+            .min()
+            .filter(|(distance, known)| *distance <= 1 + known.len() / 3)
+    });
     match nearest {
         Some((_, known)) => format!("{message}; did you mean `{known}`?"),
         None => message.to_owned(),
+    }
+}
+
+/// What the standard library says of text that is no socket address.
+const BAD_ADDRESS: &str = "invalid socket address syntax";
+
+/// What serde expects, in the words of a TOML file.
+fn form(expected: &str) -> Cow<'_, str> {
+    match expected {
+        "a sequence" => "a list, such as [\"one\", \"two\"]".into(),
+        "a map" => "a table, such as { key = \"value\" }".into(),
+        _ if expected.starts_with("struct ") => "a table, such as { key = \"value\" }".into(),
+        _ => expected.into(),
     }
 }
 

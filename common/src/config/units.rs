@@ -57,13 +57,20 @@ impl Serialize for HumanDuration {
 
 impl<'de> Deserialize<'de> for HumanDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| {
-            D::Error::invalid_value(
-                Unexpected::Str(&text),
-                &"a duration with its unit, such as `30s`, `5m` or `250ms`",
-            )
-        })
+        struct DurationVisitor;
+        impl Visitor<'_> for DurationVisitor {
+            type Value = HumanDuration;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a duration with its unit, such as `30s`, `5m` or `250ms`")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<HumanDuration, E> {
+                HumanDuration::parse(text)
+                    .ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_str(DurationVisitor)
     }
 }
 

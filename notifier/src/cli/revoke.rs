@@ -56,6 +56,12 @@ impl Revoke {
         let topology = Topology::base(&names).with_revocations(&names);
         let (publisher, task) =
             Publisher::start(&config.amqp, "revoke", topology, Component::default());
+        anyhow::ensure!(
+            publisher.connects().await,
+            "cannot reach RabbitMQ at {}: tried for {}",
+            config.amqp.url,
+            config.amqp.publish_timeout
+        );
         let result = revoke(&publisher, &names, &revocation).await;
         task.close().await;
         result?;

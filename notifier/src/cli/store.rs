@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use bellhop_common::cli::say;
 use bellhop_common::config::{ConfigFlags, Sources};
 use bellhop_notifier::store::{backup, check, vacuum};
@@ -65,5 +66,12 @@ fn path(config: &ConfigFlags) -> anyhow::Result<PathBuf> {
         config.store.kind == StoreKind::Sqlite,
         "store.kind is not \"sqlite\": there is no file; Redis has commands of its own"
     );
-    Ok(config.store.path)
+    let path = config.store.path;
+    let is_there = path.try_exists();
+    anyhow::ensure!(
+        is_there.with_context(|| format!("cannot look for {}", path.display()))?,
+        "there is no file {}: store.path says where it is",
+        path.display()
+    );
+    Ok(path)
 }

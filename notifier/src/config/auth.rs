@@ -122,7 +122,14 @@ impl AuthConfig {
         }
         let mut problems = Vec::new();
         let others = !self.keys.is_empty() || self.jwks_file.is_some() || self.jwks_url.is_some();
-        if self.has_single_key() || !others {
+        if !self.has_single_key() && !others {
+            problems.push(
+                "there is no key for tokens: set auth.secret_file, a file made with `openssl rand \
+                 -hex 32`, or for tokens of an issuer auth.public_key_file, auth.keys or auth.jwks_url"
+                    .into(),
+            );
+        }
+        if self.has_single_key() {
             let secrets = [self.secret.is_some(), self.secret_file.is_some()];
             let public = self.public_key_file.is_some();
             problems.extend(key_problem("auth", self.algorithm, secrets, public));

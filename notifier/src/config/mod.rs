@@ -137,6 +137,13 @@ pub struct MattermostConfig {
 }
 
 impl ServiceConfig for NotifierConfig {
+    const ELSEWHERE: (&'static str, &'static [&'static str]) = (
+        "worker",
+        &[
+            "celery", "cron", "endpoint", "exec", "files", "jobs", "kinds", "queues",
+        ],
+    );
+
     fn problems(&self) -> Vec<String> {
         let mut problems = self.amqp.problems();
         problems.extend(self.log.problems());
@@ -214,7 +221,7 @@ mod tests {
     #[test]
     fn keys_that_do_not_fit_together_are_named() {
         for (text, wants) in [
-            ("", "auth.secret"),
+            ("", "openssl rand -hex 32"),
             ("[auth]\nsecret=\"s\"\nsecret_file=\"f\"", "exactly one"),
             (
                 "[auth]\nalgorithm=\"ES256\"\nsecret=\"s\"",

@@ -79,8 +79,10 @@ impl Asked {
         if is_publisher(&self.gateway, &identity) {
             return Ok(identity);
         }
-        let message =
-            format!("this is for backends: the token's `scope` needs the word `{PUBLISH}`");
+        let message = format!(
+            "this is for backends: the token's `scope` needs the word `{PUBLISH}` or `{ADMIN}`, or \
+             auth.administrators the user's id"
+        );
         let status = StatusCode::FORBIDDEN;
         Err(ApiError::new(status, "not_publisher", message))
     }

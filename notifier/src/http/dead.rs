@@ -193,11 +193,11 @@ fn failed(error: &BrowseError) -> ApiError {
         "the dead letters could not be looked through"
     );
     // The address of the broker is none of the client's business.
-    ApiError::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "broker_unavailable",
-        error.to_string(),
-    )
+    let told = match error {
+        BrowseError::Connect { .. } => "cannot reach RabbitMQ".to_owned(),
+        other => other.to_string(),
+    };
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "broker_unavailable", told)
 }
 
 fn not_there<'a>(ids: impl IntoIterator<Item = &'a String>) -> ApiError {

@@ -153,6 +153,44 @@ const MISTAKES: &[Mistake] = &[
         &["--args", "{oops}", "line 1 column 2"],
     ),
     ("worker enqueue count", &[], &["--user"]),
+    (
+        "worker enqueue count --user ann --run-at tomorrow",
+        &[],
+        &["--run-at", "\"tomorrow\"", "2026-12-24T18:00:00Z"],
+    ),
+    (
+        "worker run --set queues.default=4",
+        &[],
+        &["--set queues.default", "expected a table"],
+    ),
+    (
+        "worker run --set http.listen=localhost:8080",
+        &[],
+        &[
+            "--set http.listen",
+            "an IP address and a port, such as 127.0.0.1:8080",
+        ],
+    ),
+    (
+        "notifier run --set http.trusted_proxies=10.0.0.0/8",
+        &[],
+        &["--set http.trusted_proxies", "expected a list, such as ["],
+    ),
+    (
+        "worker run --set auth.issuer=x",
+        &[],
+        &["--set auth.issuer", "`auth`: this is the notifier's"],
+    ),
+    (
+        "notifier run --set jobs.timeout=5m",
+        &[],
+        &["--set jobs.timeout", "`jobs`: this is the worker's"],
+    ),
+    (
+        "notifier store check --set store.path=/does/not/exist.db",
+        &[],
+        &["there is no file /does/not/exist.db", "store.path"],
+    ),
 ];
 
 #[tokio::test]
@@ -170,6 +208,51 @@ async fn a_duration_without_its_unit_is_told_what_to_write() {
     let environment = [("BELLHOP_AMQP__HEARTBEAT", "30")];
     let ran = run("worker", &["run"], &environment).await;
     is_refused(&ran, &["BELLHOP_AMQP__HEARTBEAT", "duration", "30s"]);
+}
+
+#[tokio::test]
+async fn a_variable_that_may_be_of_somebody_else_is_passed_over() {
+    let environment = [("BELLHOP_INSTANCE", "one"), ("BELLHOP_STORE", "x")];
+    let ran = run("worker", &["run", "--check-config"], &environment).await;
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_number_is_no_duration_in_a_file_either() {
+    let file = File::with("[jobs]\ntimeout = 300\n");
+    let ran = run("worker", &["run", "--config", file.path()], &[]).await;
+    is_refused(&ran, &["line 2", "a duration with its unit, such as `30s`"]);
+}
+
+#[tokio::test]
+async fn what_cannot_reach_the_broker_says_which_and_why() {
+    let soon = ["--set", "amqp.publish_timeout=200ms"];
+    for line in [
+        "worker enqueue count --user ann",
+        "worker cancel t",
+        "worker dead list",
+        "worker status",
+        "notifier revoke --user ann",
+    ] {
+        let mut words = line.split(' ');
+        let name = words.next().unwrap();
+        let all: Vec<_> = words.chain(soon).collect();
+        let ran = run(name, &all, &[]).await;
+        is_refused(&ran, &[]);
+        let last = ran.err.lines().last().unwrap();
+        let wants = "cannot reach RabbitMQ at amqp://bellhop:***@127.0.0.1:";
+        assert!(last.contains(wants), "{line}: {last}");
+        for text in ran.err.lines() {
+            assert!(text.matches("os error").count() <= 1, "{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_periodic_jobs_are_said_to_be_none() {
+    let ran = run("worker", &["cron"], &[]).await;
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.out.contains("[cron."), "{}", ran.out);
 }
 
 #[tokio::test]

@@ -87,7 +87,7 @@ impl EnqueueGroup {
         };
         let ids: Vec<_> = jobs.iter().map(|(_, job)| job.id.clone()).collect();
         let id = group.id.clone();
-        let (publisher, task, names) = producer(&self.config, "enqueue")?;
+        let (publisher, task, names) = producer(&self.config, "enqueue").await?;
         let new = NewGroup {
             group,
             jobs,

@@ -10,7 +10,7 @@ use crate::WorkerConfig;
 use bellhop_common::amqp::{Depth, Inquiry, InquiryError, Names, ladder};
 use bellhop_common::cli::{complain, say};
 use bellhop_common::config::{AmqpConfig, ConfigFlags, HumanDuration, LogConfig, Sources};
-use bellhop_common::telemetry::init_logs;
+use bellhop_common::telemetry::{init_logs, with_causes};
 use bellhop_common::wire::{ASK_STATUS, WorkerReport};
 use clap::Args;
 use jiff::Timestamp;
@@ -75,7 +75,7 @@ impl Status {
         loop {
             match self.look(&config).await {
                 Ok(snapshot) => self.show(&snapshot),
-                Err(error) => complain("worker", &anyhow::Error::from(error)),
+                Err(error) => complain("worker", &with_causes(&error)),
             }
             sleep(WATCH).await;
         }
