@@ -312,9 +312,8 @@ async fn how_pushes_went_is_kept_and_a_device_that_is_gone_is_dropped() {
     assert_eq!(put.await.unwrap(), Some(Put::New));
     let note = async |verdict| {
         let subscription = browser.subscription();
-        kept::note(&store, "ann", &subscription, verdict, now)
-            .await
-            .unwrap()
+        let noted = kept::note(&store, "ann", &subscription, verdict, now);
+        noted.await.unwrap();
     };
     for verdict in [
         Verdict::Refused,

@@ -235,7 +235,7 @@ async fn what_is_not_all_there_is_said_to_be_lost() {
     for since in [
         cursor("user", &first),
         other_life,
-        future,
+        future.clone(),
         "nonsense".into(),
     ] {
         let mut again = open(&notifier, &format!("/ws?since={since}"), &token("ann")).await;
@@ -250,6 +250,11 @@ async fn what_is_not_all_there_is_said_to_be_lost() {
     let mut again = open(&notifier, &format!("/ws?since={kept}"), &token("ann")).await;
     assert_eq!(notes(&mut again, 3).await, [4, 5, 6]);
     assert_eq!(again.next_of("resumed").await["recovered"], true);
+    // A number that nobody gave yet keeps nothing out of what comes next.
+    let mut ahead = open(&notifier, &format!("/ws?since={future}"), &token("ann")).await;
+    assert_eq!(ahead.next_of("resumed").await["recovered"], false);
+    publish(&rabbit, "stored.user.ann.note", 7..=7).await;
+    assert_eq!(notes(&mut ahead, 1).await, [7]);
     notifier.stop().await;
 }
 

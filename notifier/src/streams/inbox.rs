@@ -3,14 +3,14 @@
 use bellhop_common::amqp::{Message, PublishError, Route};
 use bellhop_common::wire::{Audience, Event, EventClass, EventError, EventKey, KeyError};
 use jiff::Timestamp;
-use serde_json::json;
+use serde::Serialize;
 use thiserror::Error;
 use tracing::warn;
 use uuid::Uuid;
 
 use super::catch_up::within;
 use crate::gateway::Gateway;
-use crate::store::{Mark, Marked, Position, StoreError, Unread};
+use crate::store::{Epoch, Mark, Marked, StoreError, Unread};
 
 /// The event that tells a user's devices.
 const UPDATED: &str = "inbox.updated";
@@ -53,6 +53,23 @@ pub(crate) async fn mark(
     Ok(unread.count)
 }
 
+/// The `data` of `inbox.updated`.
+#[derive(Serialize)]
+struct Updated<'a> {
+    unread: u64,
+    mark: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    up_to: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ids: Option<&'a [Uuid]>,
+    // Of the newest event that is counted: one that was kept before may be told after this, with a number
+    // that is older.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<Epoch>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
+}
+
 async fn tell(
     gateway: &Gateway,
     user: String,
@@ -64,15 +81,20 @@ async fn tell(
         Mark::Read => "read",
         Mark::Archived => "archived",
     };
-    let mut data = match marked {
-        Marked::UpTo(seq) => json!({ "unread": unread.count, "mark": mark, "up_to": seq }),
-        Marked::Ids(ids) => json!({ "unread": unread.count, "mark": mark, "ids": ids }),
+    let (up_to, ids) = match marked {
+        Marked::UpTo(seq) => (Some(*seq), None),
+        Marked::Ids(ids) => (None, Some(&ids[..])),
     };
-    // An event that was kept before may be told after this, with a number that is older.
-    if let Some(Position { epoch, seq }) = unread.counted_at {
-        data["epoch"] = json!(epoch);
-        data["seq"] = json!(seq);
-    }
+    let counted_at = unread.counted_at.map(|at| (at.epoch, at.seq));
+    let (epoch, seq) = counted_at.unzip();
+    let data = Updated {
+        unread: unread.count,
+        mark,
+        up_to,
+        ids,
+        epoch,
+        seq,
+    };
     let event = Event::new(UPDATED, Uuid::now_v7(), Timestamp::now(), &data)?;
     let key = EventKey {
         class: EventClass::Live,

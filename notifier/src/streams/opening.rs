@@ -171,8 +171,10 @@ async fn join_at(
     Ok(Joined {
         since: Some(since),
         recovered: Some(missed.is_some()),
+        // Of a position that the store knows nothing of, what comes up to there was not seen.
+        ahead: (missed.is_some() && since.epoch == from.epoch && since.seq > from.seq)
+            .then_some(since),
         missed: missed.unwrap_or_default(),
-        ahead: (since.epoch == from.epoch && since.seq > from.seq).then_some(since),
         from,
         name,
     })
@@ -244,12 +246,11 @@ async fn read(
     if !is_known || count > left.events {
         return Ok(None);
     }
-    let entries = match count {
-        0 => Vec::new(),
-        _ => {
-            let (name, bytes) = (name.clone(), left.bytes);
-            within(streams.store.read(name, since.seq, up_to.seq, bytes)).await?
-        }
+    let entries = if count == 0 {
+        Vec::new()
+    } else {
+        let (name, bytes) = (name.clone(), left.bytes);
+        within(streams.store.read(name, since.seq, up_to.seq, bytes)).await?
     };
     let bytes: usize = entries.iter().map(|entry| entry.body.len()).sum();
     // The store gives one in any case.
