@@ -93,7 +93,7 @@ fn hear(gateway: &Gateway, told: Told) {
     let followed = streams.followed(&name);
     let is_new = |shown: Position| shown.epoch != position.epoch || shown.seq < position.seq;
     // What is told twice may have been undone meanwhile.
-    if followed.shown(&name).is_none_or(is_new) {
+    if Place::of(&told.key.audience).is_some() && followed.shown(&name).is_none_or(is_new) {
         obey(gateway, &told);
     }
     let arrived = followed.arrive(&name, position, || Some(told), |told| show(gateway, &told));
