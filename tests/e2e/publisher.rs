@@ -1,18 +1,25 @@
 //! What a publisher promises: each message meets its own fate, and a broker that is half there
 //! costs nothing that stays.
 
+use std::cell::Cell;
+use std::collections::HashSet;
 use std::time::Duration;
 
-use bellhop_common::amqp::{Message, Names, PublishError, Publisher, Route, Topology};
-use bellhop_common::config::{AmqpUrl, HumanDuration, HumanSize};
+use bellhop_common::amqp::{
+    Consumer, Message, Names, PublishError, Publisher, Route, Source, StreamPosition, Subscription,
+    Topology,
+};
+use bellhop_common::config::{AmqpConfig, AmqpUrl, HumanDuration, HumanSize};
 use bellhop_common::telemetry::Component;
+use bellhop_tests::broker::OwnBroker;
 use bellhop_tests::stack::{PATIENCE, Stack};
 use bellhop_worker::Registry;
 use futures_util::FutureExt as _;
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
-use tokio::time::timeout;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
 
 use crate::tasks::Count;
 
@@ -205,4 +212,86 @@ async fn headers_as_large_as_the_broker_takes_stop_no_worker() {
     assert_eq!(rabbit.take("dead").await.body, wrong.as_bytes());
     worker.stop().await;
     notifier.stop().await;
+}
+
+/// RabbitMQ before 4.0 loses what it confirms for a stream, where a channel carries other messages
+/// as well, see `Lanes`.
+#[tokio::test]
+async fn own_broker_keeps_in_a_stream_what_it_confirmed_while_its_leader_changed() {
+    const SENDERS: usize = 16;
+    const CHANGES: usize = 4;
+    let broker = OwnBroker::started().await;
+    let stack = Stack::on(broker.url());
+    let config = stack.worker_config().amqp;
+    let names = Names::new(&config);
+    let topology = Topology::worker(&names).with_job_queue(&names, "there");
+    let (publisher, task) = Publisher::start(&config, "mix", topology, Component::default());
+    let (confirmed, stop) = (Cell::new(0), Cell::new(false));
+    let send_on = async |sender: usize| {
+        let mut ids = Vec::new();
+        while !stop.get() {
+            let id = format!("{sender}-{}", ids.len());
+            let message = Message {
+                body: b"{}".to_vec(),
+                id: Some(id.clone()),
+                persistent: true,
+                ..Message::default()
+            };
+            for (exchange, key) in [(names.jobs(), "there"), (names.dead(), "x")] {
+                let route = Route {
+                    exchange: &exchange,
+                    key,
+                    mandatory: true,
+                };
+                publisher.publish(route, &message).await.unwrap();
+            }
+            ids.push(id);
+            confirmed.update(|count| count + 1);
+        }
+        ids
+    };
+    let stream = names.settled();
+    let kill = format!(
+        "{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, <<\"{stream}\">>)), \
+         exit(amqqueue:get_pid(Q), kill)."
+    );
+    let changes = async {
+        for change in 0..=CHANGES {
+            let enough = (change + 1) * 500;
+            while confirmed.get() < enough {
+                sleep(Duration::from_millis(10)).await;
+            }
+            if change < CHANGES {
+                broker.ctl(&["eval", &kill]).await;
+            }
+        }
+        stop.set(true);
+    };
+    let senders = futures_util::future::join_all((0..SENDERS).map(send_on));
+    let (sent, ()) = tokio::join!(senders, changes);
+    task.close().await;
+    let mut missing: HashSet<String> = sent.into_iter().flatten().collect();
+
+    take_out(&mut missing, &config, stream).await;
+    let count = confirmed.get();
+    assert!(missing.is_empty(), "of {count}: {missing:?}");
+}
+
+/// Reads a stream until it has given all of these or nothing more comes.
+async fn take_out(ids: &mut HashSet<String>, config: &AmqpConfig, stream: String) {
+    let (sender, mut deliveries) = mpsc::channel(100);
+    let source = Source::Stream {
+        name: stream,
+        position: StreamPosition::at(0),
+    };
+    let subscriptions = vec![Subscription::new(source, 100, sender)];
+    let (topology, health) = (Topology::default(), Component::default());
+    let consumer = Consumer::start(config, "reader", topology, subscriptions, health);
+    while !ids.is_empty()
+        && let Ok(Some(delivery)) = timeout(PATIENCE, deliveries.recv()).await
+    {
+        ids.remove(delivery.properties.message_id.as_deref().unwrap());
+        delivery.receipt.ack().await.unwrap();
+    }
+    consumer.close().await;
 }

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::program::Program;
 use crate::random::{Random, number_of};
 use crate::stack::Stack;
-use crate::watch::{ClientWatch, End, StreamWatch};
+use crate::watch::{ClientWatch, End, QueueWatch};
 
 /// How often `flaky` is tried; the same for all, so that some fail for good.
 const MAX_ATTEMPTS: u32 = 4;
@@ -57,7 +57,7 @@ pub fn job_count(usual: usize) -> usize {
 pub struct Run {
     pub stack: Stack,
     pub fates: HashMap<String, Fate>,
-    pub stream: StreamWatch,
+    pub queue: QueueWatch,
     pub client: ClientWatch,
     log: PathBuf,
     began: Instant,
@@ -74,12 +74,12 @@ impl Run {
         declare(&stack).await;
         let rabbit = stack.rabbit().await;
         rabbit
-            .declare("watched", "stream", "events", "stored.user.#")
+            .declare("watched", "quorum", "events", "stored.user.#")
             .await;
         rabbit
             .declare("isolated", "classic", "delay", "#.quarantine.*")
             .await;
-        let stream = StreamWatch::start(&stack.worker_config().amqp, "watched");
+        let queue = QueueWatch::start(&stack.worker_config().amqp, "watched");
         let name = format!("bellhop-chaos-{}", Uuid::now_v7().simple());
         let log = std::env::temp_dir().join(name);
         let run_id = random.number();
@@ -105,7 +105,7 @@ impl Run {
         Self {
             stack,
             fates,
-            stream,
+            queue,
             client,
             log,
             began: Instant::now(),
@@ -119,9 +119,9 @@ impl Run {
             .await
     }
 
-    /// How many ends are in the event stream.
+    /// How many jobs were told to have ended.
     pub fn ended(&self) -> usize {
-        self.stream.ended()
+        self.queue.ended()
     }
 
     pub fn is_over(&self) -> bool {
@@ -178,7 +178,7 @@ impl Run {
     }
 
     pub fn report(&self) -> Report {
-        let ends = self.stream.ends();
+        let ends = self.queue.ends();
         let runs = std::fs::read_to_string(&self.log).unwrap_or_default();
         let planned: u64 = self
             .fates
@@ -230,7 +230,7 @@ pub struct Report {
     pub seconds: f64,
     /// Attempts that were begun more than once.
     pub reruns: u64,
-    /// Jobs without an end in the event stream.
+    /// Jobs whose end was not told.
     pub lost: Vec<String>,
     /// Ends that were told again, with the id of the first.
     pub second_ends: Vec<String>,
@@ -280,8 +280,7 @@ impl Report {
         eprintln!("{what}; {self}");
     }
 
-    /// Each job ended once in the event stream, as it had to: whoever tells an end again gives it
-    /// the same id.
+    /// Each job ended once, as it had to: whoever tells an end again gives it the same id.
     pub fn check(&self) {
         let lists = [&self.lost, &self.other_ends];
         assert!(lists.iter().all(|list| list.is_empty()), "{self}");

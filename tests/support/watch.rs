@@ -1,11 +1,11 @@
-//! Who watches tasks end: a reader of the event stream itself, and a client of a notifier.
+//! Who watches tasks end: a queue that hears the events, and a client of a notifier.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bellhop_common::amqp::{Consumer, Source, StreamPosition, Subscription, Topology};
+use bellhop_common::amqp::{Consumer, Delivery, Source, Subscription, Topology};
 use bellhop_common::config::AmqpConfig;
 use bellhop_common::telemetry::Component;
 use futures_util::StreamExt as _;
@@ -21,7 +21,7 @@ use crate::stack::{Running, token};
 const ENDS: [&str; 3] = ["succeeded", "failed", "cancelled"];
 
 /// An end as it was told.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct End {
     pub event_id: String,
     pub status: String,
@@ -32,20 +32,18 @@ pub struct End {
 
 type Ends = HashMap<String, Vec<End>>;
 
-/// Reads a stream that hears the events: every one once, in order, whatever happens to the broker.
-pub struct StreamWatch {
+/// Takes events from a quorum queue, in order, whatever happens to the broker. Not from a stream:
+/// RabbitMQ before 4.0 may drop what it confirms for one whose leader changes.
+pub struct QueueWatch {
     ends: Arc<Mutex<Ends>>,
     _reading: AbortOnDropHandle<()>,
     _consumer: Consumer,
 }
 
-impl StreamWatch {
+impl QueueWatch {
     pub fn start(config: &AmqpConfig, queue: &str) -> Self {
         let (sender, mut deliveries) = mpsc::channel(100);
-        let source = Source::Stream {
-            name: format!("{}{queue}", config.prefix),
-            position: StreamPosition::at(0),
-        };
+        let source = Source::Queue(format!("{}{queue}", config.prefix));
         let subscription = Subscription::new(source, 500, sender);
         let consumer = Consumer::start(
             config,
@@ -57,15 +55,8 @@ impl StreamWatch {
         let ends = Arc::<Mutex<Ends>>::default();
         let shared = Arc::clone(&ends);
         let reading = tokio::spawn(async move {
-            let mut next = 0;
             while let Some(delivery) = deliveries.recv().await {
-                let offset = delivery.offset().unwrap();
-                if offset == next {
-                    next += 1;
-                    note(&mut shared.lock().unwrap(), &delivery.body);
-                } else {
-                    assert!(offset < next, "the watcher missed {next}..{offset}");
-                }
+                note(&mut shared.lock().unwrap(), &delivery);
                 drop(delivery.receipt.ack().await);
             }
         });
@@ -86,8 +77,8 @@ impl StreamWatch {
     }
 }
 
-fn note(ends: &mut Ends, body: &[u8]) {
-    let event: Value = serde_json::from_slice(body).unwrap();
+fn note(ends: &mut Ends, delivery: &Delivery) {
+    let event: Value = serde_json::from_slice(&delivery.body).unwrap();
     let data = &event["data"];
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let status = text(&data["status"]).unwrap();
@@ -99,9 +90,11 @@ fn note(ends: &mut Ends, body: &[u8]) {
             code: text(&data["error"]["code"]),
             time: text(&data["timestamp"]).unwrap(),
         };
-        ends.entry(text(&data["task_id"]).unwrap())
-            .or_default()
-            .push(end);
+        let told = ends.entry(text(&data["task_id"]).unwrap()).or_default();
+        // Ours may be an answer that went with a connection.
+        if !(delivery.redelivered && told.contains(&end)) {
+            told.push(end);
+        }
     }
 }
 

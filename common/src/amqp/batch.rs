@@ -18,6 +18,7 @@ use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
+use super::lanes::Lane;
 use super::publisher::{Message, Route};
 
 /// A message on its way to a channel.
@@ -27,6 +28,8 @@ pub(super) struct Outgoing {
     mandatory: bool,
     properties: BasicProperties,
     body: Vec<u8>,
+    /// With which others it may go.
+    pub(super) lane: Lane,
     /// Whether it may have taken a channel down, and must not do so to others again.
     pub(super) alone: bool,
     /// Nobody waits for it any longer then.
@@ -59,6 +62,7 @@ struct Address {
 impl Outgoing {
     pub(super) fn new(
         route: Route<'_>,
+        lane: Lane,
         message: &Message,
         alone: bool,
         deadline: Instant,
@@ -74,6 +78,7 @@ impl Outgoing {
             mandatory: route.mandatory,
             properties: properties(message),
             body: message.body.clone(),
+            lane,
             alone,
             deadline,
             fate,

@@ -18,6 +18,7 @@ mod copies;
 mod delivery;
 mod inquiry;
 pub mod ladder;
+mod lanes;
 mod lock;
 mod outbox;
 mod publisher;

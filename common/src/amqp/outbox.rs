@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use super::batch::{Outgoing, send};
 use super::channels::Channels;
+use super::lanes::Lane;
 
 /// How many messages may wait; more wait for their turn with their senders.
 const MAX_WAITING: usize = 1024;
@@ -30,12 +31,12 @@ pub(super) struct Outbox {
     /// Nobody is left who could send.
     is_closed: bool,
     fresh: Vec<Outgoing>,
-    /// Batches that wait for a channel.
-    ready: VecDeque<Vec<Outgoing>>,
+    /// Batches that wait for a channel, each of one lane.
+    ready: VecDeque<(Lane, Vec<Outgoing>)>,
     /// The longest that anybody waits for a confirm.
     limit: Duration,
-    idle: Vec<Channel>,
-    under_way: FuturesUnordered<BoxFuture<'static, Option<Channel>>>,
+    idle: Vec<(Lane, Channel)>,
+    under_way: FuturesUnordered<BoxFuture<'static, Option<(Lane, Channel)>>>,
 }
 
 impl Outbox {
@@ -58,9 +59,9 @@ impl Outbox {
     pub(super) async fn turn(&mut self, channels: &Arc<Channels>, may_write: bool) {
         if may_write {
             while self.under_way.len() < MAX_BATCHES
-                && let Some(batch) = self.ready.pop_front()
+                && let Some((lane, batch)) = self.ready.pop_front()
             {
-                self.begin(channels, batch);
+                self.begin(channels, lane, batch);
             }
         }
         let takes_more = may_write
@@ -86,19 +87,27 @@ impl Outbox {
     /// Makes batches of what came, and leaves out what came too late.
     fn sort(&mut self) {
         let now = Instant::now();
-        let in_time = self.fresh.drain(..).filter(|one| one.deadline > now);
-        let (alone, together): (Vec<_>, Vec<_>) = in_time.partition(|one| one.alone);
-        self.ready.extend(alone.into_iter().map(|one| vec![one]));
-        if !together.is_empty() {
-            self.ready.push_back(together);
+        let mut together: Vec<(Lane, Vec<Outgoing>)> = Vec::new();
+        for one in self.fresh.drain(..).filter(|one| one.deadline > now) {
+            if one.alone {
+                self.ready.push_back((one.lane, vec![one]));
+                continue;
+            }
+            match together.iter_mut().find(|(lane, _)| *lane == one.lane) {
+                Some((_, batch)) => batch.push(one),
+                None => together.push((one.lane, vec![one])),
+            }
         }
+        self.ready.extend(together);
     }
 
-    fn begin(&mut self, channels: &Arc<Channels>, batch: Vec<Outgoing>) {
-        let (channels, idle, limit) = (Arc::clone(channels), self.idle.pop(), self.limit);
+    fn begin(&mut self, channels: &Arc<Channels>, lane: Lane, batch: Vec<Outgoing>) {
+        let idle = self.idle.iter().rposition(|(other, _)| *other == lane);
+        let idle = idle.map(|index| self.idle.swap_remove(index));
+        let (channels, limit) = (Arc::clone(channels), self.limit);
         let sending = async move {
             let channel = match idle {
-                Some(channel) => channel,
+                Some((_, channel)) => channel,
                 None => match channels.fresh().await {
                     Ok(channel) => channel,
                     Err(error) => {
@@ -111,7 +120,8 @@ impl Outbox {
             };
             // A channel that owes confirms, or that the broker closed, is dropped, which closes it.
             timeout(limit, send(&channel, batch)).await.ok()?;
-            channel.status().connected().then_some(channel)
+            let is_sound = channel.status().connected();
+            is_sound.then_some((lane, channel))
         };
         self.under_way.push(Box::pin(sending));
     }

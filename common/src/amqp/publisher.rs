@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use super::batch::{Fate, Outgoing};
 use super::channels::Channels;
 use super::connect::{OWN_FRAME, Session, SessionError, fatal, in_time, is_soft, supervise};
+use super::lanes::Lanes;
 use super::outbox::Outbox;
 use super::topology::Topology;
 use crate::config::AmqpConfig;
@@ -141,6 +142,7 @@ enum Link {
 pub struct Publisher {
     link: watch::Receiver<Link>,
     outbox: mpsc::Sender<Outgoing>,
+    lanes: Arc<Lanes>,
     /// A permit for each byte that may wait.
     room: Arc<Semaphore>,
     claims: Arc<Semaphore>,
@@ -176,6 +178,7 @@ impl Publisher {
     ) -> (Self, PublisherTask) {
         let (sender, link) = watch::channel(Link::Down);
         let (outbox, messages) = Outbox::new(config.publish_timeout.0);
+        let lanes = Arc::new(Lanes::of(&topology));
         let stop = CancellationToken::new();
         let session = PublishSession {
             topology,
@@ -194,6 +197,7 @@ impl Publisher {
         let publisher = Self {
             link,
             outbox,
+            lanes,
             room: Arc::new(Semaphore::new(MAX_WAITING_BYTES)),
             claims: Arc::new(Semaphore::new(MAX_CLAIMS)),
             timeout: config.publish_timeout.0,
@@ -337,6 +341,7 @@ impl Publisher {
         let (exchange, key) = (|| route.exchange.to_owned(), || route.key.to_owned());
         let bytes = message.body.len().min(MAX_WAITING_BYTES);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let lane = self.lanes.lane(route);
         let mut alone = false;
         let mut message = Cow::Borrowed(message);
         loop {
@@ -345,7 +350,7 @@ impl Publisher {
             // Before there is a copy: many may wait here.
             let place = self.outbox.reserve().await;
             let place = place.map_err(|_| PublishError::Closed)?;
-            let (outgoing, told) = Outgoing::new(route, &message, alone, deadline, room);
+            let (outgoing, told) = Outgoing::new(route, lane, &message, alone, deadline, room);
             place.send(outgoing);
             match told.await {
                 Ok(Ok(Fate::Kept)) => return Ok(()),
@@ -405,7 +410,8 @@ impl Turn<'_> {
         let room = Arc::clone(&publisher.room).try_acquire_many_owned(0);
         let room = room.map_err(|_| PublishError::Closed)?;
         let deadline = Instant::now() + publisher.timeout;
-        let (outgoing, _) = Outgoing::new(route, message, false, deadline, room);
+        let lane = publisher.lanes.lane(route);
+        let (outgoing, _) = Outgoing::new(route, lane, message, false, deadline, room);
         place.send(outgoing);
         Ok(())
     }

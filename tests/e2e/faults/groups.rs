@@ -13,7 +13,7 @@ use bellhop_tests::chaos::Swarm;
 use bellhop_tests::program::Program;
 use bellhop_tests::random::Random;
 use bellhop_tests::stack::{Stack, http, token};
-use bellhop_tests::watch::StreamWatch;
+use bellhop_tests::watch::QueueWatch;
 use jiff::Timestamp;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -106,19 +106,19 @@ async fn run(stack: &Stack, settings: &[Vec<String>]) {
     let mut swarm = Swarm::start(stack, 3, &[], random.clone()).await;
     let rabbit = stack.rabbit().await;
     rabbit
-        .declare("watched", "stream", "events", "stored.user.#")
+        .declare("watched", "quorum", "events", "stored.user.#")
         .await;
-    let stream = StreamWatch::start(&stack.worker_config().amqp, "watched");
+    let queue = QueueWatch::start(&stack.worker_config().amqp, "watched");
     let log = stack.folder.0.join("log");
     put_in_all(stack, &log, &mut random).await;
 
     let tasks = GROUPS * (SIZE + 2);
     let (began, mut killed) = (Instant::now(), 0);
-    while stream.ended() < tasks {
+    while queue.ended() < tasks {
         assert!(
             began.elapsed() < PATIENCE,
             "{} of {tasks} ended",
-            stream.ended()
+            queue.ended()
         );
         sleep(Duration::from_millis(200 + random.below(800))).await;
         // The first when all workers are ready, so that one is lost for certain.
