@@ -18,9 +18,10 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::connect::{FOREIGN_FRAME, Session, SessionError, fatal, in_time, supervise};
+use super::declare::bind;
 use super::delivery::Delivery;
 use super::lock::Lock;
-use super::topology::{Topology, bind};
+use super::topology::Topology;
 use crate::config::AmqpConfig;
 use crate::telemetry::Component;
 

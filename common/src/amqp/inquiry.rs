@@ -12,7 +12,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
 use super::connect::{ConnectError, OWN_FRAME, connect};
-use super::topology::{Exchange, ExchangeKind, Names, Topology};
+use super::names::Names;
+use super::topology::{Exchange, ExchangeKind, Topology};
 use crate::config::AmqpConfig;
 use crate::tls;
 

@@ -15,11 +15,13 @@ mod claim;
 mod connect;
 mod consumer;
 mod copies;
+mod declare;
 mod delivery;
 mod inquiry;
 pub mod ladder;
 mod lanes;
 mod lock;
+mod names;
 mod outbox;
 mod publisher;
 mod rungs;
@@ -33,9 +35,7 @@ pub use copies::Copies;
 pub use delivery::{Delivery, Properties, Receipt, SettleError, headers_to_keep};
 pub use inquiry::{Depth, Inquiry, InquiryError};
 pub use lock::Lock;
+pub use names::{CELERY_CONTROL, CELERY_EVENTS, CELERY_REPLIES, Names};
 pub use publisher::{Message, PublishError, Publisher, PublisherTask, Route, Turn};
 pub use rungs::Rungs;
-pub use topology::{
-    Binding, CELERY_CONTROL, CELERY_EVENTS, CELERY_REPLIES, Exchange, ExchangeKind, Names, Queue,
-    QueueKind, Target, Topology,
-};
+pub use topology::{Binding, Exchange, ExchangeKind, Queue, QueueKind, Target, Topology};

@@ -3,8 +3,9 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::names::Names;
 use super::publisher::{PublishError, Publisher};
-use super::topology::{Names, Topology};
+use super::topology::Topology;
 
 /// How high the ladder is known to be, and by which connection.
 #[derive(Debug, Default)]

@@ -1,27 +1,10 @@
-//! Exchanges, queues and bindings as data, then declared.
+//! Exchanges, queues and bindings as data.
 
 use std::fmt;
 
-use lapin::Channel;
-use lapin::options::{
-    ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
-};
-use lapin::types::{AMQPValue, FieldTable};
-use uuid::Uuid;
-
 use super::ladder;
-use crate::config::AmqpConfig;
-use crate::wire::{NAMESPACE, Status};
-
-/// How often a job may come back unsettled (its worker died, or lost its connection) before the
-/// broker moves it to the dead letters, without a word to its owner: only for what kills a worker
-/// before it can look at it. Workers that start slowly and die often have let 20 go by unseen.
-const JOB_DELIVERY_LIMIT: i64 = 100;
-
-/// The same for queues whose messages may come back often: those whose consumer holds them through
-/// long outages on purpose, and those that people look through. RabbitMQ 4
-/// would otherwise apply its default of 20.
-const PATIENT_DELIVERY_LIMIT: i64 = 100_000;
+use super::names::{CELERY_CONTROL, CELERY_EVENTS, CELERY_REPLIES, Names};
+use crate::wire::Status;
 
 /// What the stream of settlements keeps. A worker reads far less of it; see its ledger.
 const SETTLED_AGE: &str = "1D";
@@ -39,175 +22,6 @@ const REVOCATIONS_BYTES: i64 = 64 << 20;
 /// What the board's queue keeps while no notifier takes from it.
 const BOARD_BYTES: i64 = 64 << 20;
 
-/// The part of a stream that goes at once, so that a small limit means something.
-const STREAM_SEGMENT_BYTES: i64 = 16 << 20;
-
-/// The names of everything we declare, with the configured prefix.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Names {
-    prefix: String,
-}
-
-impl Names {
-    /// The names under a prefix, which ends with a dot.
-    #[must_use]
-    pub fn new(config: &AmqpConfig) -> Self {
-        Self {
-            prefix: config.prefix.clone(),
-        }
-    }
-
-    /// Exchange: producers publish jobs here; the routing key is the queue's short name.
-    #[must_use]
-    pub fn jobs(&self) -> String {
-        format!("{}jobs", self.prefix)
-    }
-
-    /// Queue: jobs of one queue.
-    #[must_use]
-    pub fn job_queue(&self, queue: &str) -> String {
-        format!("{}jobs.{queue}", self.prefix)
-    }
-
-    /// The short name of a queue of jobs; `None` for any other queue.
-    #[must_use]
-    pub fn short_name<'a>(&self, queue: &'a str) -> Option<&'a str> {
-        queue.strip_prefix(&self.prefix)?.strip_prefix("jobs.")
-    }
-
-    /// Exchange and queue: jobs that failed for good, and messages nobody can read.
-    #[must_use]
-    pub fn dead(&self) -> String {
-        format!("{}dead", self.prefix)
-    }
-
-    /// Exclusive queue: whoever has it looks through the dead letters; never used otherwise.
-    #[must_use]
-    pub fn dead_lock(&self) -> String {
-        format!("{}dead.lock", self.prefix)
-    }
-
-    /// Exchange: everything that happened.
-    #[must_use]
-    pub fn events(&self) -> String {
-        format!("{}events", self.prefix)
-    }
-
-    /// Queue: `stored` events, which one notifier at a time hands back as `live`.
-    #[must_use]
-    pub fn inbox(&self) -> String {
-        format!("{}inbox", self.prefix)
-    }
-
-    /// Queue: states of tasks that have not ended, which one notifier at a time puts on the board.
-    #[must_use]
-    pub fn board(&self) -> String {
-        format!("{}board", self.prefix)
-    }
-
-    /// Queue: exclusive to the notifier that keeps events in a file of its own, or shared by those that
-    /// do not; never used otherwise.
-    #[must_use]
-    pub fn store_lock(&self) -> String {
-        format!("{}store.lock", self.prefix)
-    }
-
-    /// Queue: events that become team alerts.
-    #[must_use]
-    pub fn alerts(&self) -> String {
-        format!("{}alerts", self.prefix)
-    }
-
-    /// Queue: notes to look later whether events were seen.
-    #[must_use]
-    pub fn escalation(&self) -> String {
-        format!("{}escalation", self.prefix)
-    }
-
-    /// Queue: what is to be sent over a channel to somebody who is away.
-    #[must_use]
-    pub fn deliver(&self, channel: &str) -> String {
-        format!("{}deliver.{channel}", self.prefix)
-    }
-
-    /// Exchange: where a message enters the delay ladder.
-    #[must_use]
-    pub fn delay(&self) -> String {
-        format!("{}delay", self.prefix)
-    }
-
-    /// Exchange and queue: a rung of the delay ladder, where messages wait 2^level seconds.
-    #[must_use]
-    pub fn delay_level(&self, level: u8) -> String {
-        format!("{}delay.{level:02}", self.prefix)
-    }
-
-    /// Exchange: where messages leave the delay ladder.
-    #[must_use]
-    pub fn delay_due(&self) -> String {
-        format!("{}delay.due", self.prefix)
-    }
-
-    /// Queue: jobs of a queue that came back too often because their worker died; they run one at
-    /// a time.
-    #[must_use]
-    pub fn quarantine(&self, queue: &str) -> String {
-        format!("{}quarantine.{queue}", self.prefix)
-    }
-
-    /// Stream: every message that a worker was done with, and how.
-    #[must_use]
-    pub fn settled(&self) -> String {
-        format!("{}settled", self.prefix)
-    }
-
-    /// Exchange: orders to all workers, and revocations to all notifiers.
-    #[must_use]
-    pub fn control(&self) -> String {
-        format!("{}control", self.prefix)
-    }
-
-    /// Stream: orders that hold for workers to come.
-    #[must_use]
-    pub fn orders(&self) -> String {
-        format!("{}orders", self.prefix)
-    }
-
-    /// Stream: tokens that are good no more, for notifiers to come.
-    #[must_use]
-    pub fn revocations(&self) -> String {
-        format!("{}revocations", self.prefix)
-    }
-
-    /// The stem of a worker's own queue, for questions to it.
-    #[must_use]
-    pub fn worker(&self) -> String {
-        format!("{}worker.", self.prefix)
-    }
-
-    /// Queue: whoever has a message in it has this unique key of that user and kind.
-    #[must_use]
-    pub fn unique(&self, kind: &str, user_id: &str, key: &str) -> String {
-        // A list, because a join could make one key of two.
-        let scope = serde_json::json!([kind, user_id, key]).to_string();
-        let hash = Uuid::new_v5(&NAMESPACE, scope.as_bytes());
-        format!("{}unique.{}", self.prefix, hash.simple())
-    }
-
-    /// Queue: when each periodic job was fired last; whoever holds the message fires the next.
-    #[must_use]
-    pub fn cron(&self) -> String {
-        format!("{}cron", self.prefix)
-    }
-
-    /// The stem of a notifier's own queue; a fresh unique part is added for each connection,
-    /// because the broker may still hold the old exclusive queue when we are back.
-    #[must_use]
-    pub fn notifier(&self, instance: &str) -> String {
-        format!("{}notifier.{instance}.", self.prefix)
-    }
-}
-
 /// How an exchange routes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExchangeKind {
@@ -220,15 +34,6 @@ pub enum ExchangeKind {
     /// By the whole key. Not durable: it goes with the broker.
     TransientDirect,
 }
-
-/// Celery's [exchange of events](https://docs.celeryq.dev/en/stable/userguide/monitoring.html).
-pub const CELERY_EVENTS: &str = "celeryev";
-
-/// Where Celery's clients put questions and orders to all workers.
-pub const CELERY_CONTROL: &str = "celery.pidbox";
-
-/// Where they wait for answers.
-pub const CELERY_REPLIES: &str = "reply.celery.pidbox";
 
 /// An exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -608,146 +413,6 @@ impl Topology {
         });
         self
     }
-
-    /// Declares everything. Declaring what exists already is no change; an existing queue with
-    /// other arguments is an error that names it.
-    pub(super) async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
-        for Exchange { name, kind } in &self.exchanges {
-            let (kind, durable) = match kind {
-                ExchangeKind::Direct => (lapin::ExchangeKind::Direct, true),
-                ExchangeKind::Topic => (lapin::ExchangeKind::Topic, true),
-                ExchangeKind::TransientFanout => (lapin::ExchangeKind::Fanout, false),
-                ExchangeKind::TransientDirect => (lapin::ExchangeKind::Direct, false),
-            };
-            let options = ExchangeDeclareOptions {
-                durable,
-                ..ExchangeDeclareOptions::default()
-            };
-            let (name, arguments) = (name.as_str().into(), FieldTable::default());
-            channel
-                .exchange_declare(name, kind, options, arguments)
-                .await?;
-        }
-        for queue in &self.queues {
-            let (name, arguments) = (queue.name.as_str().into(), queue.arguments());
-            channel
-                .queue_declare(name, QueueDeclareOptions::durable(), arguments)
-                .await?;
-        }
-        for binding in &self.bindings {
-            binding.declare(channel).await?;
-        }
-        Ok(())
-    }
-}
-
-impl Binding {
-    async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
-        match &self.to {
-            Target::Queue(queue) => bind(channel, queue, &self.exchange, &self.pattern).await,
-            Target::Exchange(next) => {
-                channel
-                    .exchange_bind(
-                        next.as_str().into(),
-                        self.exchange.as_str().into(),
-                        self.pattern.as_str().into(),
-                        ExchangeBindOptions::default(),
-                        FieldTable::default(),
-                    )
-                    .await
-            }
-        }
-    }
-}
-
-pub(super) async fn bind(
-    channel: &Channel,
-    queue: &str,
-    exchange: &str,
-    pattern: &str,
-) -> lapin::Result<()> {
-    let options = QueueBindOptions::default();
-    channel
-        .queue_bind(
-            queue.into(),
-            exchange.into(),
-            pattern.into(),
-            options,
-            FieldTable::default(),
-        )
-        .await
-}
-
-impl Queue {
-    /// The arguments of `queue.declare`. They cannot change once the queue exists.
-    fn arguments(&self) -> FieldTable {
-        let mut arguments = FieldTable::default();
-        let mut set = |name: &str, value: AMQPValue| {
-            arguments.insert(name.into(), value);
-        };
-        let text = |text: &str| AMQPValue::LongString(text.into());
-        if let QueueKind::Classic { max_priority } = self.kind {
-            if let Some(most) = max_priority {
-                set("x-max-priority", AMQPValue::LongLongInt(i64::from(most)));
-            }
-            return arguments;
-        }
-        let set = &mut set;
-        if let QueueKind::Stream { age, bytes } = &self.kind {
-            // https://www.rabbitmq.com/docs/streams#declaring
-            set("x-queue-type", text("stream"));
-            set("x-max-age", text(age));
-            set("x-max-length-bytes", AMQPValue::LongLongInt(*bytes));
-            let segment = AMQPValue::LongLongInt(STREAM_SEGMENT_BYTES);
-            set("x-stream-max-segment-size-bytes", segment);
-            return arguments;
-        }
-        if let QueueKind::Newest { bytes } = self.kind {
-            // Said, because a virtual host may have another default.
-            set("x-queue-type", text("classic"));
-            set("x-single-active-consumer", AMQPValue::Boolean(true));
-            set("x-max-length-bytes", AMQPValue::LongLongInt(bytes));
-            set("x-overflow", text("drop-head"));
-            return arguments;
-        }
-        // Replicated, on disk, and counts deliveries: https://www.rabbitmq.com/docs/quorum-queues
-        set("x-queue-type", text("quorum"));
-        let next = match &self.kind {
-            QueueKind::Plain
-            | QueueKind::Stream { .. }
-            | QueueKind::Classic { .. }
-            | QueueKind::Newest { .. } => return arguments,
-            QueueKind::Keep => {
-                // Whoever looks through the queue puts back what he does not take, and each time
-                // counts. Beyond the limit a message would be gone: there is no exchange behind.
-                let limit = AMQPValue::LongLongInt(PATIENT_DELIVERY_LIMIT);
-                set("x-delivery-limit", limit);
-                return arguments;
-            }
-            QueueKind::Work { dead_letters } => {
-                let limit = AMQPValue::LongLongInt(JOB_DELIVERY_LIMIT);
-                set("x-delivery-limit", limit);
-                dead_letters
-            }
-            QueueKind::Ordered { dead_letters } => {
-                set("x-single-active-consumer", AMQPValue::Boolean(true));
-                let limit = AMQPValue::LongLongInt(PATIENT_DELIVERY_LIMIT);
-                set("x-delivery-limit", limit);
-                dead_letters
-            }
-            QueueKind::Delay { seconds, next } => {
-                let ms = i64::try_from(seconds * 1000).unwrap_or(i64::MAX);
-                set("x-message-ttl", AMQPValue::LongLongInt(ms));
-                next
-            }
-        };
-        set("x-dead-letter-exchange", text(next));
-        // The default strategy dead-letters without confirms and may lose messages; this one needs
-        // `reject-publish`: https://www.rabbitmq.com/docs/quorum-queues#dead-lettering
-        set("x-dead-letter-strategy", text("at-least-once"));
-        set("x-overflow", text("reject-publish"));
-        arguments
-    }
 }
 
 /// Lists the names, one a line, for a log or an error.
@@ -774,6 +439,7 @@ impl fmt::Display for Topology {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::AmqpConfig;
 
     #[test]
     fn the_topology_is_the_contract() {
