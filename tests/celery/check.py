@@ -100,6 +100,11 @@ class Flower:
         text = self.get(path)
         return json.loads(text) if text.startswith("{") else {}
 
+    def refreshed(self, wanted):
+        """What the worker answers Flower, once it has all that is wanted in time."""
+        worker = self.json(f"/api/workers?refresh=1&workername={NODE}").get(NODE, {})
+        return worker if all(what in worker for what in wanted) else {}
+
     def task(self, task_id, state):
         """What Flower knows of a task, once it is in this state."""
 
@@ -252,7 +257,9 @@ class Checks:
 
     def flower_sees_the_worker(self):
         until("the worker online", 15, lambda: self.flower.json("/api/workers?status=1").get(NODE))
-        worker = self.flower.json(f"/api/workers?refresh=1&workername={NODE}")[NODE]
+        # Flower leaves out what is not answered within a second.
+        wanted = ["active_queues", "registered", "stats"]
+        worker = until("all that Flower asks the worker", 15, lambda: self.flower.refreshed(wanted))
         names = [queue["name"] for queue in worker["active_queues"]]
         check("celery" in names and "bellhop.jobs.default" in names, f"queues {names}")
         check("tests.echo" in worker["registered"], f"registered {worker['registered']}")
@@ -276,8 +283,7 @@ class Checks:
         self.ann.wait(task_id, lambda state: state.get("progress"))
         started = self.flower.task(task_id, "STARTED")
         check(started["name"] == "tests.wait" and started["kwargs"].startswith("{'file': "), f"it is {started}")
-        active = self.flower.json(f"/api/workers?refresh=1&workername={NODE}")[NODE]["active"]
-        check([task["id"] for task in active] == [task_id], f"active: {active}")
+        until("the task active", 15, lambda: [task["id"] for task in self.flower.refreshed(["active"]).get("active", [])] == [task_id])
         go_on.touch()
         self.ann.succeeds(task_id)
         done = self.flower.task(task_id, "SUCCESS")
@@ -305,8 +311,7 @@ class Checks:
     def celery_inspects_the_worker(self):
         inspect = self.app.control.inspect(destination=[NODE], timeout=5)
         check(inspect.ping() == {NODE: {"ok": "pong"}}, "no pong")
-        everybody = self.app.control.ping(timeout=1)
-        check(everybody == [{NODE: {"ok": "pong"}}], f"to all: {everybody}")
+        until("one pong to all", 15, lambda: self.app.control.ping(timeout=1) == [{NODE: {"ok": "pong"}}])
 
     def flower_sees_the_worker_leave(self):
         pid, _ = (self.run / "worker.pid").read_text().split()

@@ -211,7 +211,11 @@ async fn what_nobody_has_seen_is_pushed_to_every_device() {
 
 #[tokio::test]
 async fn what_was_read_or_has_arrived_is_not_sent() {
-    let scene = Scene::begin().await;
+    // Time enough to read it.
+    let scene = Scene::with(|settings| {
+        settings.escalation.categories[0].push_after = Some(HumanDuration::from_secs(5));
+    })
+    .await;
     scene.browser("ann").await;
     scene.browser("bob").await;
     let read = scene.publish("ann", "notification.created", "Read").await;

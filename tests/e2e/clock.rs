@@ -114,7 +114,7 @@ async fn jump(store: &[String], stack: &Stack) {
     let mut ann = scene.open("/ws").await.unwrap();
     ann.next_of("connected").await;
     scene.notes(&mut ann, 1..=20).await;
-    let wait = SignedDuration::from_secs(6);
+    let wait = SignedDuration::from_secs(12);
     let due = Instant::now() + wait.unsigned_abs();
     scene.publish(61, Some(Timestamp::now() + wait)).await;
     scene.until(DEFERRED, PATIENCE).await;

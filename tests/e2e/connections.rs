@@ -63,7 +63,7 @@ async fn a_new_connection_replaces_the_old_and_gets_each_event_once() {
 async fn the_late_end_of_a_dead_connection_leaves_its_successor_registered() {
     let stack = Stack::shared();
     let notifier = one_each(&stack, |config| {
-        config.websocket.write_wait.0 = std::time::Duration::from_secs(2);
+        config.websocket.write_wait.0 = std::time::Duration::from_secs(8);
         config.websocket.queue_size.0 = 64 << 20;
     })
     .await;

@@ -63,7 +63,8 @@ async fn ticks(stack: &Stack) -> Rabbit {
 async fn until(rabbit: &Rabbit, end: Timestamp, seen: &mut BTreeMap<Timestamp, usize>) {
     while seen.last_key_value().is_none_or(|(last, _)| *last < end) {
         let taken = rabbit.take("jobs.ticks").await;
-        assert_eq!(taken.headers["x-bellhop-once"], "true");
+        // "1" if the broker went before its confirm.
+        assert!(["true", "1"].contains(&&*taken.headers["x-bellhop-once"]));
         let job: Value = serde_json::from_slice(&taken.body).unwrap();
         let at = job["cron"]["at"].as_str().unwrap().parse().unwrap();
         *seen.entry(at).or_default() += 1;
@@ -140,6 +141,7 @@ async fn what_was_missed_while_nobody_ran_is_made_up_for_as_configured() {
         for _ in 0..2 {
             let config = config(&stack, cron.clone());
             let worker = stack.worker(config, Registry::new()).await;
+            rabbit.holds("jobs.ticks", wants).await;
             // Nothing tells that no more will come; the token comes to rest within half a second.
             sleep(Duration::from_secs(2)).await;
             worker.stop().await;

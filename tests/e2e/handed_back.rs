@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use bellhop_common::amqp::{Consumer, Names, Source, Subscription, Topology};
 use bellhop_common::config::HumanDuration;
-use bellhop_tests::stack::{Stack, no_args};
+use bellhop_common::telemetry::Component;
+use bellhop_tests::stack::{PATIENCE, Stack, no_args};
 use bellhop_worker::Registry;
 use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
 
 use crate::tasks::Gated;
 
@@ -33,7 +37,7 @@ async fn a_job_that_is_handed_back_often_is_as_good_as_new() {
         assert_eq!(state["attempt"], 1);
         worker.stop().await;
         assert_eq!(gated.times_begun(), times);
-        assert_eq!(rabbit.ready("jobs.default").await, 1);
+        rabbit.settles_at("jobs.default", 1).await;
         assert_eq!(rabbit.ready("quarantine.default").await, 0);
     }
     let message = rabbit.take("jobs.default").await;
@@ -98,4 +102,38 @@ async fn what_has_not_begun_goes_to_another_worker_while_the_rest_ends() {
     assert_eq!((here.times_begun(), there.times_begun()), (1, 1));
     assert_eq!(rabbit.ready("jobs.default").await, 0);
     notifier.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_service_no_longer_takes_goes_to_others_while_it_is_still_connected() {
+    let stack = Stack::shared();
+    let config = stack.worker_config().amqp;
+    let names = Names::new(&config);
+    let topology = Topology::base(&names).with_job_queue(&names, "default");
+    let (sender, mut deliveries) = mpsc::channel(1);
+    let source = Source::Queue(names.job_queue("default"));
+    let subscription = vec![Subscription::new(source, 10, sender)];
+    let health = Component::default();
+    let consumer = Consumer::start(&config, "test", topology, subscription, health.clone());
+    let connected = async {
+        while !health.is_up() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, connected).await.unwrap();
+    let rabbit = stack.rabbit().await;
+    for n in 0..8 {
+        rabbit.publish("jobs", "default", n.to_string()).await;
+    }
+    let kept = deliveries.recv().await.unwrap();
+    rabbit.fetched("jobs.default").await;
+    deliveries.close();
+    while let Some(left) = deliveries.recv().await {
+        left.receipt.requeue().await.unwrap();
+    }
+    rabbit.settles_at("jobs.default", 7).await;
+    // What is in hand can still be settled.
+    kept.receipt.ack().await.unwrap();
+    consumer.close().await;
+    rabbit.settles_at("jobs.default", 7).await;
 }

@@ -29,6 +29,8 @@ async fn own_broker_whose_patience_ends_before_the_job() {
     let registry = || Registry::new().with(gated.clone());
     let mut config = stack.worker_config();
     config.jobs.ack_timeout = HumanDuration::from_secs(8);
+    // The copy waits in a ladder that is made first: eight rungs for this, eleven for the default.
+    config.jobs.timeout = HumanDuration::from_secs(60);
     // Two workers: what the broker took back would run a second time.
     let workers = [
         stack.worker(config.clone(), registry()).await,

@@ -1,9 +1,12 @@
 //! What Prometheus reads of a worker.
 
-use bellhop_tests::stack::{Running, Stack, http};
+use std::time::Duration;
+
+use bellhop_tests::stack::{PATIENCE, Running, Stack, http};
 use bellhop_worker::Registry;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
 
 use crate::tasks::{Break, Flaky, Gated};
 
@@ -37,6 +40,22 @@ fn is(page: &str, name: &str, labels: &[(&str, &str)], wants: u32) {
     );
 }
 
+/// The page once a series has a value: what ends is counted after it is told.
+async fn page_with(worker: &Running, name: &str, labels: &[(&str, &str)], wants: u32) -> String {
+    let counted = async {
+        loop {
+            let page = page(worker).await;
+            let now = value(&page, &format!("bellhop_worker_{name}"), labels);
+            if now == Some(f64::from(wants)) {
+                return page;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let counted = timeout(PATIENCE, counted).await;
+    counted.unwrap_or_else(|_| panic!("{name} {labels:?} does not become {wants}"))
+}
+
 async fn put_in(stack: &Stack, kind: &str, args: Value) {
     let job = json!({"id": format!("{kind}-1"), "kind": kind, "user_id": "ann", "args": args});
     let since = [("x-bellhop-since", Timestamp::now().to_string())];
@@ -63,8 +82,9 @@ async fn a_kind_shows_how_long_how_often_and_how_it_ended() {
     ann.task_until("gated-1", |state| state["progress"]["percent"] == 50.0)
         .await;
 
-    let text = page(&worker).await;
     let of = |kind| ("kind", kind);
+    let failed = [of("break"), ("outcome", "failed")];
+    let text = page_with(&worker, "jobs_total", &failed, 1).await;
     is(
         &text,
         "job_seconds_bucket",
@@ -114,13 +134,8 @@ async fn what_producers_invent_makes_no_series() {
     // Each unknown kind ends for its owner and for the room; each that is no job is buried.
     rabbit.holds(&ends, 100).await;
     rabbit.holds("dead", 100).await;
-    let text = page(&worker).await;
-    is(
-        &text,
-        "jobs_total",
-        &[("kind", "unknown"), ("outcome", "failed")],
-        50,
-    );
+    let counted = [("kind", "unknown"), ("outcome", "failed")];
+    let text = page_with(&worker, "jobs_total", &counted, 50).await;
     is(&text, "unreadable_total", &[("queue", "default")], 50);
     for invented in ["invented", "user-", "room-", "queue-", "id-"] {
         assert!(!text.contains(invented), "{invented} in\n{text}");

@@ -156,6 +156,8 @@ async fn the_commands_need_what_is_documented_and_no_more() {
     let mut ann = all.client(&notifier, "ann").await;
     let dead = all.enqueue("break", json!({"how": "fail"}), "ann").await;
     ann.task_to_end(&dead).await;
+    // Nobody would answer the pings of the connection meanwhile.
+    ann.close().await;
 
     let puts_in = "`worker enqueue`, `worker enqueue-group`, `worker cancel`";
     let looks_after = "`worker dead`";
@@ -189,6 +191,7 @@ async fn the_commands_need_what_is_documented_and_no_more() {
         assert!(output.status.success(), "{arguments:?}: {said}");
         assert!(!said.contains("ACCESS_REFUSED"), "{arguments:?}: {said}");
     }
+    let mut ann = all.client(&notifier, "ann").await;
     let end = ann.task_to_end(&dead).await.pop().unwrap();
     assert_eq!(end["status"], "failed", "it was replayed");
     worker.stop().await;

@@ -37,7 +37,7 @@ async fn a_scheduled_job_begins_at_its_second() {
         .await;
     let notifier = stack.notifier(stack.notifier_config()).await;
     let mut ann = stack.client(&notifier, "ann").await;
-    for ms in [400, 1300, 3700] {
+    for ms in [400, 2300, 3700] {
         let due = Timestamp::now() + SignedDuration::from_millis(ms);
         let id = stack.put_in(count_at(due)).await;
         let states = ann.task_to_end(&id).await;
@@ -135,7 +135,7 @@ async fn a_job_that_expires_is_not_begun_or_does_not_go_on() {
         .await;
     let notifier = stack.notifier(stack.notifier_config()).await;
     let mut ann = stack.client(&notifier, "ann").await;
-    for (expires_in, begins) in [(-1, 0), (1, 1)] {
+    for (expires_in, begins) in [(-1, 0), (3, 1)] {
         let end = Timestamp::now() + SignedDuration::from_secs(expires_in);
         let job = json!({"kind": "gated", "user_id": "ann", "expires_at": end.to_string()});
         let id = stack.put_in(job).await;

@@ -17,7 +17,6 @@ fn config() -> AmqpConfig {
     let mut config = AmqpConfig {
         url: AmqpUrl::new(setting("BELLHOP_TEST_AMQPS_URL")),
         prefix: fresh_prefix(),
-        publish_timeout: HumanDuration::from_secs(3),
         ..AmqpConfig::default()
     };
     config.tls.ca_file = Some(certs.join("ca.pem"));
@@ -51,7 +50,8 @@ async fn without_a_certificate_or_the_ca_nobody_gets_in() {
     no_ca.tls.ca_file = None;
     let mut no_file = config();
     no_file.tls.ca_file = Some("/does/not/exist.pem".into());
-    for config in [no_certificate, no_ca, no_file] {
+    for mut config in [no_certificate, no_ca, no_file] {
+        config.publish_timeout = HumanDuration::from_secs(3);
         let error = try_a_job(&config).await.unwrap_err();
         assert!(error.contains("no confirm"), "{error}");
     }

@@ -103,7 +103,8 @@ async fn the_window_of_the_first_one_counts_and_its_queues_go_with_it() {
         }
         sleep(Duration::from_millis(20)).await;
     };
-    assert!(next >= window && next < window * 2, "{next:?}");
+    let margin = Duration::from_secs(8);
+    assert!(next >= window && next < window + margin, "{next:?}");
     assert_eq!(claim(&publisher, &names, "c", window).await, by("b"));
     let queue = names.unique("k", "ann", "key");
     publisher.release(&queue).await;

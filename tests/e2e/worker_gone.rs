@@ -132,11 +132,8 @@ async fn sigterm_lets_the_job_finish_and_takes_no_other() {
     assert_eq!(end["status"], "succeeded");
     assert!(worker.ended().await.success());
     assert_eq!(script.pids().len(), 1, "{waiting} was not begun");
-    assert_eq!(
-        stack.rabbit().await.ready("jobs.default").await,
-        1,
-        "it waits for another"
-    );
+    // It waits for another.
+    stack.rabbit().await.settles_at("jobs.default", 1).await;
     notifier.stop().await;
 }
 
@@ -163,7 +160,7 @@ async fn at_the_deadline_the_job_goes_back_and_its_program_ends() {
         !Path::new("/proc").join(pid).exists(),
         "the program is gone"
     );
-    assert_eq!(stack.rabbit().await.ready("jobs.default").await, 1);
+    stack.rabbit().await.settles_at("jobs.default", 1).await;
     script.let_go();
     let second = Program::start("worker", &stack, &[&script.setting()]).await;
     let end = ann.task_to_end(&id).await.pop().unwrap();

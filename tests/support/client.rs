@@ -130,7 +130,10 @@ impl Client {
                 continue;
             }
             let rev = state["rev"].as_u64().unwrap();
-            if state["status"] == "queued" && !states.is_empty() {
+            let last = states.last().and_then(|last| last["rev"].as_u64());
+            // Both go out beside what follows, which may overtake them.
+            let may_be_late = state["status"] == "queued" || state["status"] == "running";
+            if may_be_late && last.is_some_and(|last| rev <= last) {
                 continue;
             }
             if let Some(last) = states.last() {

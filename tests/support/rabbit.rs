@@ -220,6 +220,21 @@ impl Rabbit {
             .unwrap_or_else(|_| panic!("nothing comes to {queue}"));
     }
 
+    /// Waits until a queue has exactly so many messages that nobody holds. What goes back to a quorum
+    /// queue is there only after the broker's next write to disk, and a broker that is slow to count
+    /// says 0.
+    pub async fn settles_at(&self, queue: &str, messages: u32) {
+        let wait = async {
+            while self.ready(queue).await != messages {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let settled = tokio::time::timeout(Duration::from_secs(20), wait).await;
+        if settled.is_err() {
+            assert_eq!(self.ready(queue).await, messages, "in {queue}");
+        }
+    }
+
     /// Waits until so many messages lie in a queue.
     pub async fn holds(&self, queue: &str, messages: u32) {
         let wait = async {

@@ -50,7 +50,7 @@ impl OwnRedis {
     pub async fn start(&mut self) {
         let server = Command::new("redis-server")
             .args(["--port", "0", "--save", "", "--appendonly", "yes"])
-            .args(["--appendfsync", "everysec", "--unixsocket"])
+            .args(["--appendfsync", "always", "--unixsocket"])
             .arg(self.socket())
             .arg("--dir")
             .arg(&self.folder)

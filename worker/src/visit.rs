@@ -24,7 +24,7 @@ use crate::outcome::Outcome;
 use crate::renewal::spend;
 use crate::retry::Verdict;
 use crate::service::Service;
-use crate::settle::{OutOfTime, note_begun, note_claimed, place, tell};
+use crate::settle::{OutOfTime, note_begun, note_claimed, persevere, place, tell};
 
 /// A shorter wait is spent here, which is exact to the millisecond; a longer one in the delay
 /// ladder, which is exact to the second.
@@ -466,15 +466,13 @@ impl Visit {
             key: &delayed.key,
             mandatory: true,
         };
-        let placing = service.publisher.publish(route, &delayed.message);
-        match tokio::time::timeout(Duration::from_secs(1), placing).await {
-            Ok(Ok(())) => {
-                release(service, message).await;
-                Ok(())
-            }
-            // The broker notices when the connection closes.
-            _ => Err(OutOfTime),
-        }
+        let placed = persevere(service, "a job that goes back", || {
+            service.publisher.publish(route, &delayed.message)
+        });
+        // If not, the broker notices when the connection closes.
+        placed.await?.map_err(|_| OutOfTime)?;
+        release(service, message).await;
+        Ok(())
     }
 }
 

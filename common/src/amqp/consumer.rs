@@ -11,6 +11,7 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendError;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -381,17 +382,17 @@ async fn pump(
     position: Option<Arc<StreamPosition>>,
     alive: Weak<()>,
 ) -> SessionError {
-    loop {
+    let in_hand = loop {
         let delivery = tokio::select! {
             delivery = consumer.next() => delivery,
-            () = deliveries.closed() => break,
+            () = deliveries.closed() => break None,
         };
         match delivery {
             Some(Ok(delivery)) => {
                 let delivery = Delivery::new(delivery, Weak::clone(&alive));
                 let offset = delivery.offset();
-                if deliveries.send(delivery).await.is_err() {
-                    break;
+                if let Err(SendError(delivery)) = deliveries.send(delivery).await {
+                    break Some(delivery);
                 }
                 // Only now: what could not be handed on before the connection broke is read again.
                 if let (Some(position), Some(offset)) = (&position, offset) {
@@ -401,11 +402,27 @@ async fn pump(
             Some(Err(error)) => return error.into(),
             None => return SessionError::ConsumerEnded(queue),
         }
-    }
+    };
     // The service takes no more from there, and another may. That is no fault of the connection, which
     // is still needed to settle what is in hand.
     cancel(&channel, tag).await;
+    // What came meanwhile would have to wait until this connection ends. From a stream nothing is
+    // taken away.
+    if position.is_none() {
+        if let Some(delivery) = in_hand {
+            give_back(delivery).await;
+        }
+        while let Some(Ok(delivery)) = consumer.next().await {
+            give_back(Delivery::new(delivery, Weak::clone(&alive))).await;
+        }
+    }
     std::future::pending().await
+}
+
+async fn give_back(delivery: Delivery) {
+    if let Err(error) = delivery.receipt.requeue().await {
+        debug!(%error, "a message goes back with its connection");
+    }
 }
 
 /// The last first: a queue of our own goes with its consumer, and later ones rely on it.

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use self::attempt::{log, note, post};
 use super::dead::{bury_refused, bury_unreadable};
@@ -76,6 +76,13 @@ pub(crate) async fn dispatch(
         dispatcher.step().await;
     }
     dispatcher.end().await;
+    // After the state is saved, by which another goes on. What was not looked at is for it.
+    deliveries.close();
+    while let Some(delivery) = deliveries.recv().await {
+        if let Err(error) = delivery.receipt.requeue().await {
+            debug!(%error, "an alert goes back with its connection");
+        }
+    }
 }
 
 struct Dispatcher {

@@ -406,7 +406,7 @@ mod tests {
         waiting.recv_many(&mut batch, TOGETHER).await;
         batch.clear();
         events.try_send(0).unwrap();
-        let ((), is_open) = tokio::join!(more(), gather(&mut waiting, &mut batch, true));
+        let ((), is_open) = tokio::join!(biased; more(), gather(&mut waiting, &mut batch, true));
         assert_eq!((is_open, batch.len()), (true, TOGETHER));
 
         batch.clear();

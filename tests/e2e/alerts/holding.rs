@@ -72,10 +72,10 @@ async fn what_changes_all_the_time_is_told_as_flapping_and_then_summed_up() {
     let stack = Stack::shared();
     let double = Mattermost::start().await.unwrap();
     let mut config = config(&stack, &double);
-    config.alerts.group_wait.0 = Duration::from_secs(1);
+    config.alerts.group_wait.0 = Duration::from_secs(3);
     config.alerts.flap = FlapConfig {
         changes: 2,
-        within: HumanDuration::from_secs(5),
+        within: HumanDuration::from_secs(8),
     };
     let notifier = stack.notifier(config).await;
     let rabbit = stack.rabbit().await;

@@ -119,7 +119,7 @@ async fn what_slack_refuses_for_good_is_told_from_what_may_pass() {
 #[tokio::test]
 async fn more_than_slack_takes_at_once_comes_later() {
     let stack = Stack::shared();
-    let double = Slack::with_burst(2).await;
+    let double = Slack::with_burst(1).await;
     let notifier = stack.notifier(config(&stack, &double)).await;
     let rabbit = stack.rabbit().await;
     for kind in ["a", "b", "c", "d"] {

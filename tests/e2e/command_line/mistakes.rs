@@ -104,7 +104,7 @@ const MISTAKES: &[Mistake] = &[
         &["log.level", "loud"],
     ),
     (
-        "notifier run",
+        "notifier run --set http.listen=127.0.0.1:0",
         &[("BELLHOP_AMQP__URL", "http://bellhop:hunter2-amqp@h/")],
         &["amqp.url", "amqp://user:password@host"],
     ),
@@ -114,7 +114,7 @@ const MISTAKES: &[Mistake] = &[
         &["auth.mode", "loopback", "0.0.0.0:0"],
     ),
     (
-        "notifier run",
+        "notifier run --set http.listen=127.0.0.1:0",
         &[("BELLHOP_AUTH__SECRET", "hunter2-short")],
         &["auth.secret", "13 bytes", "openssl rand -hex 32"],
     ),
@@ -129,12 +129,12 @@ const MISTAKES: &[Mistake] = &[
         &["--ttl", "soon", "30s"],
     ),
     (
-        "notifier run",
+        "notifier run --set http.listen=127.0.0.1:0",
         &[("BELLHOP_MATTERMOST__WEBHOOK_URL", "ftp://h/hunter2hook")],
         &["mattermost.webhook_url", "https://"],
     ),
     (
-        "notifier run",
+        "notifier run --set http.listen=127.0.0.1:0",
         &[(
             "BELLHOP_ALERTS__RECEIVERS__OPS__WEBHOOK_URL",
             "ftp://h/hunter2hook",

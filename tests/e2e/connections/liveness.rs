@@ -177,7 +177,7 @@ async fn at_the_end_every_client_is_asked_to_come_back() {
     let stack = Stack::shared();
     let mut config = stack.notifier_config();
     let deadline = config.shutdown.deadline.0;
-    config.websocket.write_wait = HumanDuration::from_secs(2);
+    config.websocket.write_wait = HumanDuration::from_secs(5);
     config.websocket.queue_size.0 = 64 << 20;
     let notifier = stack.notifier(config).await;
     let mut ann = stack.client(&notifier, "ann").await;

@@ -85,7 +85,7 @@ async fn only_an_administrator_is_let_in() {
             "{message}"
         );
     }
-    assert_eq!(rabbit.ready("dead").await, 4);
+    rabbit.settles_at("dead", 4).await;
     for admin in [token("boss"), admin_token("ann")] {
         let (status, answer) = ask(&notifier, Some(&admin), Method::GET, "/api/dead", None).await;
         assert_eq!((status, ids(&answer).len()), (200, 4));

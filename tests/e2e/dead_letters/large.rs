@@ -71,7 +71,7 @@ async fn two_thousand_large_letters_are_listed_in_little_memory_and_in_order() {
         LETTERS * BYTES / 1024
     );
     assert!((1..LETTERS * BYTES / 2).contains(&peak), "{peak} bytes");
-    assert_eq!(rabbit.ready("dead").await, 2000);
+    rabbit.settles_at("dead", 2000).await;
     let again = dead(&stack, &["list", "--json", "--limit", "3"])
         .await
         .ids();

@@ -97,8 +97,8 @@ async fn a_server_that_forgot_everything_has_other_epochs() {
 async fn a_server_that_hangs_is_not_waited_for() {
     let server = Server::start(&[]).await;
     let mut store = server.store();
-    store.link.patience = Duration::from_millis(300);
     keep(&store, 1).await.unwrap();
+    store.link.patience = Duration::from_millis(300);
     server.signal(Signal::STOP);
     for _ in 0..2 {
         // First on the connection there is, then on a new one.

@@ -66,14 +66,16 @@ async fn has_all(store: &Redis, before: Head, sent: &[NewEvent]) {
 async fn a_replica_takes_over_from_a_primary_that_dies() {
     let (mut cluster, place) = cluster().await;
     let mut store = cluster.store();
-    // Less than it takes.
-    store.link.patience = Duration::from_millis(500);
     let mut sent = events(3);
     let before = keep_and_copy(&store, &sent, &cluster.nodes[place]).await;
+    let patience = store.link.patience;
+    // Less than it takes.
+    store.link.patience = Duration::from_millis(500);
     cluster.nodes[place].server.kill();
     let batch = events(3);
     let failed = keep_at_last(&store, &batch).await;
     assert!(failed > 0, "nobody has the slot for a while");
+    store.link.patience = patience;
     sent.extend(batch);
     has_all(&store, before, &sent).await;
 }
