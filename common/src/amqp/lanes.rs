@@ -9,6 +9,7 @@
 //!
 //! [mended]: https://github.com/rabbitmq/rabbitmq-server/commit/c68c9a48c3b79b9e9f67b27268ef5d4acad47e47
 
+use super::names::Names;
 use super::publisher::Route;
 use super::topology::{QueueKind, Target, Topology};
 use crate::wire::topic_matches;
@@ -16,13 +17,13 @@ use crate::wire::topic_matches;
 /// What the messages of a channel have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lane {
-    /// They reach no stream that we know.
+    /// They reach no stream of ours.
     NoStream,
-    /// They all reach this one, by its place in the topology.
+    /// They all reach this one, by its place among [`Lanes`].
     Stream(usize),
 }
 
-/// The streams of a topology, and what reaches them.
+/// Our streams, and what reaches them.
 #[derive(Debug)]
 pub(super) struct Lanes(Vec<Stream>);
 
@@ -34,7 +35,10 @@ struct Stream {
 }
 
 impl Lanes {
-    pub(super) fn of(topology: &Topology) -> Self {
+    /// Of all streams, also of those that the other service declares: a notifier tells the ends of
+    /// groups, which the workers' ledger hears.
+    pub(super) fn new(names: &Names) -> Self {
+        let topology = Topology::worker(names).with_revocations(names);
         let is_stream = |kind: &QueueKind| matches!(kind, QueueKind::Stream { .. });
         let streams = topology.queues.iter().filter(|one| is_stream(&one.kind));
         let stream = |name: &String| Stream {
@@ -72,16 +76,11 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::amqp::Names;
     use crate::config::AmqpConfig;
 
     #[test]
     fn a_channel_carries_what_reaches_one_stream_or_none() {
-        let names = Names::new(&AmqpConfig::default());
-        let topology = Topology::worker(&names)
-            .with_job_queue(&names, "default")
-            .with_revocations(&names);
-        let lanes = Lanes::of(&topology);
+        let lanes = Lanes::new(&Names::new(&AmqpConfig::default()));
         let (orders, settled, revocations) = (Lane::Stream(0), Lane::Stream(1), Lane::Stream(2));
         let end = "stored.user.ann.task.status_changed.succeeded";
         for (exchange, key, lane) in [

@@ -19,6 +19,7 @@ use super::batch::{Fate, Outgoing};
 use super::channels::Channels;
 use super::connect::{OWN_FRAME, Session, SessionError, fatal, in_time, is_soft, supervise};
 use super::lanes::Lanes;
+use super::names::Names;
 use super::outbox::Outbox;
 use super::topology::Topology;
 use crate::config::AmqpConfig;
@@ -178,7 +179,7 @@ impl Publisher {
     ) -> (Self, PublisherTask) {
         let (sender, link) = watch::channel(Link::Down);
         let (outbox, messages) = Outbox::new(config.publish_timeout.0);
-        let lanes = Arc::new(Lanes::of(&topology));
+        let lanes = Arc::new(Lanes::new(&Names::new(config)));
         let stop = CancellationToken::new();
         let session = PublishSession {
             topology,
